@@ -1,0 +1,334 @@
+"""llama.cpp through llama-cpp-python's low-level bindings.
+
+The low-level API is used throughout: the high-level ``Llama`` samples in Python, which costs
+about 30 % of decode on small models, and cannot say ``flash_attn=auto``. A rate measured here is
+the rate llama-bench prints for the same configuration.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from autotune.backends import llama_log
+from autotune.backends.protocol import EngineError, Sample
+from autotune.domain.config import Config
+from autotune.domain.machine import Build
+from autotune.domain.run import EngineReport, LoadTime, Reason
+from autotune.domain.workload import Workload
+
+_KV_TYPES = {
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20,
+    "bf16": 30,
+}  # fmt: skip
+"""ggml_type numbers."""
+_FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
+_SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
+_LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}
+"""llama_load_mode by (use_mmap, use_mlock): none, mmap, mlock, mmap and mlock."""
+
+_LOG_WARN = 3
+"""ggml_log_level: 1 debug, 2 info, 3 warn, 4 error, 5 the continuation of the line before."""
+_LOG_CONT = 5
+_EXCERPT_LINES = 20
+
+
+class EngineLog:
+    """Receives everything llama.cpp logs; installed once per process."""
+
+    def __init__(self, llama: Any) -> None:
+        self.lines: list[str] = []
+        self._levels: list[int] = []
+        # Kept on self: llama.cpp holds only the raw pointer, a collected callback would crash it.
+        self._callback = llama.llama_log_callback(self._receive)
+        llama.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def _receive(self, level: int, text: bytes, _user_data: object) -> None:
+        line = text.decode("utf-8", "replace")
+        if level == _LOG_CONT and self.lines:
+            self.lines[-1] += line
+        else:
+            self.lines.append(line)
+            self._levels.append(level)
+
+    def clear(self) -> None:
+        """Forget what was logged so far."""
+        self.lines.clear()
+        self._levels.clear()
+
+    def problems(self) -> list[str]:
+        """Warnings and errors, oldest first."""
+        pairs = zip(self._levels, self.lines, strict=True)
+        return [line.strip() for level, line in pairs if level >= _LOG_WARN and line.strip()]
+
+
+class LlamaCppBackend:
+    """llama-cpp-python. Importing this file does not import the library."""
+
+    name = "llama-cpp-python"
+
+    def __init__(self) -> None:
+        self._llama: Any = None
+        self._log: EngineLog | None = None
+
+    def _library(self) -> tuple[Any, EngineLog]:
+        """The library, imported and initialised once."""
+        if self._llama is None or self._log is None:
+            import llama_cpp
+
+            self._llama = llama_cpp
+            self._log = EngineLog(llama_cpp)
+            llama_cpp.llama_backend_init()
+        return self._llama, self._log
+
+    def build(self) -> Build:
+        """Version, ggml revision, devices and compiled-in features."""
+        llama, _ = self._library()
+        return Build(
+            backend=self.name,
+            version=llama.__version__,
+            commit=_ggml_commit(llama),
+            devices=tuple(device_names(llama)),
+            system_info=llama.llama_print_system_info().decode(),
+        )
+
+    def default_config(self, *, n_ctx: int, n_logical: int) -> Config:
+        """``llama_cpp.Llama(model_path, n_ctx=…)`` with nothing else set.
+
+        Source: the defaults in ``llama_cpp/llama.py`` 0.3.36 (held against the library in the
+        tests): half of the logical processors for decode, all for prefill, no flash attention.
+        """
+        n_batch = min(512, n_ctx)
+        return Config(
+            n_ctx=n_ctx,
+            n_batch=n_batch,
+            n_ubatch=n_batch,
+            n_threads=max(n_logical // 2, 1),
+            n_threads_batch=n_logical,
+            flash_attn="off",
+        )
+
+    def load(self, model_path: Path, config: Config) -> LlamaCppSession:
+        """Load a model and create its context."""
+        llama, log = self._library()
+        log.clear()
+        return LlamaCppSession(llama, log, model_path, config)
+
+    def log_excerpt(self) -> str:
+        """llama.cpp's latest warnings and errors."""
+        return "\n".join(self._log.problems()[-_EXCERPT_LINES:]) if self._log else ""
+
+
+class LlamaCppSession:
+    """A model and a context of llama.cpp."""
+
+    def __init__(self, llama: Any, log: EngineLog, model_path: Path, config: Config) -> None:
+        self._llama, self._log = llama, log
+        self._model = self._context = self._sampler = None
+        self._n_ctx, self._n_batch = config.n_ctx, config.n_batch
+        self._depth_state: tuple[int, Any] | None = None
+        try:
+            self.load = self._load(model_path, config)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, model_path: Path, config: Config) -> LoadTime:
+        started = time.perf_counter()
+        params = model_params(self._llama, config)
+        self._model = self._llama.llama_model_load_from_file(str(model_path).encode(), params)
+        if not self._model:
+            raise self._error(Reason.LOAD_ERROR, f"llama.cpp cannot load {model_path.name}")
+        loaded = time.perf_counter()
+        params = context_params(self._llama, config)
+        self._context = self._llama.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise self._error(Reason.CONSTRAINT, "llama.cpp cannot create the context")
+        created = time.perf_counter()
+        self._vocab = self._llama.llama_model_get_vocab(self._model)
+        self._n_vocab = self._llama.llama_vocab_n_tokens(self._vocab)
+        self._memory = self._llama.llama_get_memory(self._context)
+        self._sampler = greedy_sampler(self._llama, self._vocab)
+        self._decode([self._first_token()])
+        return LoadTime(
+            model_s=loaded - started,
+            context_s=created - loaded,
+            first_eval_s=time.perf_counter() - created,
+        )
+
+    def sample(self, workload: Workload, *, seed: int) -> Sample:
+        """One request: see :class:`autotune.backends.protocol.Session`."""
+        if workload.n_tokens > self._n_ctx:
+            raise EngineError(
+                Reason.CONSTRAINT, f"{workload.label} does not fit into n_ctx={self._n_ctx}"
+            )
+        rng = random.Random(seed)  # noqa: S311 - token numbers, not secrets
+        prompt = self._random_tokens(workload.n_prompt, rng)
+        self._fill(workload.n_depth, rng)
+        cpu = time.process_time_ns()
+        start = time.perf_counter_ns()
+        self._prefill(prompt)
+        filled = time.perf_counter_ns()
+        token = self._next_token() if prompt else self._first_token()
+        first = time.perf_counter_ns()
+        token_ns = self._generate(token, workload.n_gen)
+        return Sample(
+            prefill_ns=filled - start if prompt else None,
+            ttft_ns=first - start if prompt else None,
+            token_ns=token_ns,
+            cpu_ns=time.process_time_ns() - cpu,
+        )
+
+    def _generate(self, token: int, n_gen: int) -> tuple[int, ...]:
+        """Decode and sample ``n_gen`` times; wall time of each step in nanoseconds."""
+        times = []
+        # One buffer for all steps: building a ctypes array per token would be inside the clock.
+        buffer = (self._llama.llama_token * 1)(token)
+        batch = self._llama.llama_batch_get_one(buffer, 1)
+        before = time.perf_counter_ns()
+        for _ in range(n_gen):
+            self._run(batch)
+            buffer[0] = self._next_token()
+            now = time.perf_counter_ns()
+            times.append(now - before)
+            before = now
+        return tuple(times)
+
+    def _fill(self, n_depth: int, rng: random.Random) -> None:
+        """Start from a cache of ``n_depth`` tokens, computed once and then restored."""
+        self._llama.llama_memory_clear(self._memory, True)  # noqa: FBT003
+        if n_depth == 0:
+            return
+        if self._depth_state is not None and self._depth_state[0] == n_depth:
+            state = self._depth_state[1]
+            self._llama.llama_state_seq_set_data(self._context, state, len(state), 0)
+            return
+        self._prefill(self._random_tokens(n_depth, rng))
+        size = self._llama.llama_state_seq_get_size(self._context, 0)
+        state = (ctypes.c_uint8 * size)()
+        self._llama.llama_state_seq_get_data(self._context, state, size, 0)
+        self._depth_state = (n_depth, state)
+
+    def _prefill(self, tokens: Sequence[int]) -> None:
+        """Compute tokens in batches of n_batch and wait for the last."""
+        for start in range(0, len(tokens), self._n_batch):
+            self._decode(tokens[start : start + self._n_batch])
+        self._llama.llama_synchronize(self._context)
+
+    def _decode(self, tokens: Sequence[int]) -> None:
+        buffer = (self._llama.llama_token * len(tokens))(*tokens)
+        self._run(self._llama.llama_batch_get_one(buffer, len(tokens)))
+
+    def _run(self, batch: Any) -> None:
+        code = self._llama.llama_decode(self._context, batch)
+        if code != 0:
+            raise self._error(Reason.CRASH, f"llama_decode failed with code {code}")
+
+    def _next_token(self) -> int:
+        """Sample from the last position; waits for the computation."""
+        return int(self._llama.llama_sampler_sample(self._sampler, self._context, -1))
+
+    def _first_token(self) -> int:
+        """The start of text, or word 0 in a vocabulary without one (−1)."""
+        return max(int(self._llama.llama_vocab_bos(self._vocab)), 0)
+
+    def _random_tokens(self, n: int, rng: random.Random) -> list[int]:
+        """Random words, as llama-bench feeds; speed must not depend on the text."""
+        return [rng.randrange(self._n_vocab) for _ in range(n)]
+
+    def report(self) -> EngineReport:
+        """What the log says of buffers, layers and flash attention."""
+        return llama_log.read_report(self._log.lines)
+
+    def _error(self, otherwise: Reason, message: str) -> EngineError:
+        """The failure with llama.cpp's own words, classed by them."""
+        problems = self._log.problems()
+        reason = llama_log.read_reason(problems, otherwise)
+        return EngineError(reason, f"{message}: {problems[0]}" if problems else message)
+
+    def close(self) -> None:
+        """Free sampler, context and model, in that order."""
+        if self._sampler:
+            self._llama.llama_sampler_free(self._sampler)
+        if self._context:
+            self._llama.llama_free(self._context)
+        if self._model:
+            self._llama.llama_model_free(self._model)
+        self._model = self._context = self._sampler = None
+
+
+def model_params(llama: Any, config: Config) -> Any:
+    """``llama_model_params`` of a configuration."""
+    params = llama.llama_model_default_params()
+    params.n_gpu_layers = config.n_gpu_layers
+    params.split_mode = _SPLIT_MODES[config.split_mode]
+    params.main_gpu = config.main_gpu
+    params.load_mode = _LOAD_MODES[config.use_mmap, config.use_mlock]
+    if config.tensor_split:
+        shares = (ctypes.c_float * llama.llama_max_devices())(*config.tensor_split)
+        params.tensor_split = shares
+        params._keep_alive = shares
+    return params
+
+
+def context_params(llama: Any, config: Config) -> Any:
+    """``llama_context_params`` of a configuration."""
+    params = llama.llama_context_default_params()
+    params.n_ctx = config.n_ctx
+    params.n_batch = config.n_batch
+    params.n_ubatch = config.n_ubatch
+    params.n_seq_max = config.n_parallel
+    params.n_threads = config.n_threads
+    params.n_threads_batch = config.n_threads_batch
+    params.flash_attn_type = _FLASH_ATTN[config.flash_attn]
+    params.type_k = _KV_TYPES[config.type_k]
+    params.type_v = _KV_TYPES[config.type_v]
+    params.offload_kqv = config.offload_kqv
+    params.op_offload = config.op_offload
+    params.swa_full = config.swa_full
+    return params
+
+
+def greedy_sampler(llama: Any, vocab: Any) -> Any:
+    """A native sampler that takes the likeliest token and never ends the text."""
+    n_vocab = llama.llama_vocab_n_tokens(vocab)
+    ends = [token for token in range(n_vocab) if llama.llama_vocab_is_eog(vocab, token)]
+    biases = (llama.llama_logit_bias * len(ends))()
+    for bias, token in zip(biases, ends, strict=True):
+        bias.token, bias.bias = token, float("-inf")
+    chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
+    ban = llama.llama_sampler_init_logit_bias(n_vocab, len(ends), biases)
+    llama.llama_sampler_chain_add(chain, ban)
+    llama.llama_sampler_chain_add(chain, llama.llama_sampler_init_greedy())
+    return chain
+
+
+def device_names(llama: Any) -> list[str]:
+    """Names of the devices that ggml can compute on, such as ``CPU`` and ``CUDA0``."""
+    ggml = _ggml(llama, "ggml")
+    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
+    ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    base = _ggml(llama, "ggml-base")
+    base.ggml_backend_dev_name.restype = ctypes.c_char_p
+    base.ggml_backend_dev_name.argtypes = [ctypes.c_void_p]
+    count = ggml.ggml_backend_dev_count()
+    return [base.ggml_backend_dev_name(ggml.ggml_backend_dev_get(i)).decode() for i in range(count)]
+
+
+def _ggml_commit(llama: Any) -> str | None:
+    base = _ggml(llama, "ggml-base")
+    base.ggml_commit.restype = ctypes.c_char_p
+    commit = base.ggml_commit()
+    return commit.decode() if commit else None
+
+
+def _ggml(llama: Any, name: str) -> ctypes.CDLL:
+    """The ggml library that llama-cpp-python has already loaded."""
+    from llama_cpp._ctypes_extensions import load_shared_library
+
+    return load_shared_library(name, Path(llama.__file__).parent / "lib")

@@ -1,0 +1,79 @@
+"""The seam between measuring and inference engines.
+
+A backend loads a model into a session; a session answers samples: one request, timed. Only
+:mod:`autotune.measure.worker` calls these, in a process of its own, so an engine may crash.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from autotune.domain.config import Config
+from autotune.domain.errors import MeasurementError
+from autotune.domain.machine import Build
+from autotune.domain.run import EngineReport, LoadTime, Reason
+from autotune.domain.workload import Workload
+
+
+class EngineError(MeasurementError):
+    """The engine refused or failed; carries the reason that the run is stored with."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The raw times of one request, in nanoseconds."""
+
+    prefill_ns: int | None
+    """The prompt, without sampling; None for a workload without one."""
+    ttft_ns: int | None
+    """The prompt and the first token sampled from it; None for a workload without a prompt."""
+    token_ns: tuple[int, ...]
+    """Each decode step with its sampling; shape (n_gen,)."""
+    cpu_ns: int
+    """Processor time of this process over the request."""
+
+
+class Session(Protocol):
+    """A loaded model with its context."""
+
+    @property
+    def load(self) -> LoadTime:
+        """How long loading took, by phase."""
+
+    def sample(self, workload: Workload, *, seed: int) -> Sample:
+        """Serve one request of random tokens and time it. Raises EngineError.
+
+        The cache starts empty, ``n_depth`` tokens are put into it outside the clock, and exactly
+        ``n_gen`` tokens are generated: end-of-text is banned.
+        """
+
+    def report(self) -> EngineReport:
+        """What the engine says it did."""
+
+    def close(self) -> None:
+        """Give the memory back."""
+
+
+class Backend(Protocol):
+    """An inference engine."""
+
+    name: str
+    """The name used in configurations, tables and the store."""
+
+    def build(self) -> Build:
+        """Which build is installed. Raises ImportError where the library is missing."""
+
+    def default_config(self, *, n_ctx: int, n_logical: int) -> Config:
+        """What a newcomer gets who sets nothing but the context, on so many logical processors."""
+
+    def load(self, model_path: Path, config: Config) -> Session:
+        """Load a model. Raises EngineError with the reason when the engine cannot."""
+
+    def log_excerpt(self) -> str:
+        """The engine's latest warnings and errors, newest last."""

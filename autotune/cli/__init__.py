@@ -1,0 +1,1 @@
+"""The hand: one file per command, in the order a person meets them."""

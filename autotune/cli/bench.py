@@ -1,0 +1,166 @@
+"""``autotune bench MODEL``: measure one configuration and store it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from autotune.backends.registry import get_backend
+from autotune.cli.options import (
+    DEFAULT_BACKEND,
+    DEFAULT_WORKLOAD,
+    DbOption,
+    JsonOption,
+    ModelArgument,
+    SetOption,
+    WorkloadOption,
+    open_store,
+    parse_config,
+    parse_workload,
+)
+from autotune.cli.output import (
+    changes_text,
+    console,
+    expected_json,
+    measurement_json,
+    messages,
+    plain_table,
+    print_json,
+)
+from autotune.domain.config import Config
+from autotune.domain.errors import MeasurementError
+from autotune.domain.prediction import Interval, Prediction, Target
+from autotune.domain.run import Measurement, Purpose, Run, Spread
+from autotune.domain.units import human_bytes, human_rate, human_seconds
+from autotune.domain.workload import Workload
+from autotune.facts.machine import read_state
+from autotune.facts.pagecache import residency
+from autotune.measure.runner import LocalRunner
+from autotune.predict.predictor import Predictor
+from autotune.recommend.candidates import choose_n_ctx
+from autotune.recommend.subject import Subject, read_subject
+from autotune.store.store import Store
+from autotune.tune.recording import RecordedRunner
+
+RepsOption = Annotated[int, typer.Option("--reps", min=1, help="Fewest repetitions to measure.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("bench", help="Measure one configuration and store it.")(bench)
+
+
+def bench(
+    model: ModelArgument,
+    changes: SetOption = None,
+    workload: WorkloadOption = DEFAULT_WORKLOAD,
+    reps: RepsOption = 3,
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure one configuration; knobs that are not set keep the newcomer's default."""
+    work = parse_workload(workload)
+    with open_store(db) as store:
+        subject = read_subject(model, store)
+        default = default_config(subject, work)
+        config = parse_config(changes, default)
+        work.require_context(config.n_ctx)
+        run_id, run, prediction = _measure(subject, config, work, store, reps)
+    if as_json:
+        print_json(_document(model, run_id, run, prediction))
+    elif run.ok:
+        _print(run_id, run, prediction, default)
+    if not run.ok:
+        raise MeasurementError(f"run {run_id} failed ({run.reason}): {run.message}")
+
+
+def default_config(subject: Subject, workload: Workload) -> Config:
+    """The newcomer's default with the context of a balanced recommendation."""
+    n_ctx = choose_n_ctx(Target.BALANCED, subject.model, workload)
+    return get_backend(DEFAULT_BACKEND).default_config(
+        n_ctx=n_ctx, n_logical=subject.machine.n_logical
+    )
+
+
+def _measure(
+    subject: Subject, config: Config, workload: Workload, store: Store, reps: int
+) -> tuple[int, Run, Prediction]:
+    """Predict, measure, record; progress goes to standard error."""
+    case = subject.case(DEFAULT_BACKEND, config, workload)
+    available_bytes = read_state().ram_available_bytes
+    predictor = Predictor().fit(store.observations())
+    prediction = predictor.forecast([case], available_bytes=available_bytes).prediction(0)
+    runner = LocalRunner(DEFAULT_BACKEND, residency=residency)
+    recorded = RecordedRunner(subject, runner, store, memory_limit_bytes=available_bytes)
+    with messages.status("starting") as status:
+        run_id, run = recorded.run(
+            case, prediction, purpose=Purpose.BENCH, n_reps=reps, notify=status.update
+        )
+    return run_id, run, prediction
+
+
+def _document(model: Path, run_id: int, run: Run, prediction: Prediction) -> dict[str, Any]:
+    return {
+        "model": str(model),
+        "run_id": run_id,
+        "backend": run.backend,
+        "config": run.trial.config.as_dict(),
+        "workload": run.trial.workload.label,
+        "ok": run.ok,
+        "reason": run.reason,
+        "message": run.message,
+        "measured": measurement_json(run.measurement),
+        "predicted": expected_json(prediction),
+        "evidence": prediction.evidence.value,
+        "cached_ratio": run.cached_ratio,
+        "foreign_cpu_ratio": run.foreign_cpu_ratio,
+    }
+
+
+def _print(run_id: int, run: Run, prediction: Prediction, default: Config) -> None:
+    measured = run.measurement
+    assert measured is not None
+    table = plain_table("measured", "median", "range", "predicted before")
+    for row in _rows(measured, prediction):
+        table.add_row(*row)
+    console.print(f"[bold]{changes_text(run.trial.config, default)}[/]")
+    console.print(table)
+    console.print(
+        f"run {run_id}: {run.trial.workload.label}, {measured.request_s.n} repetitions, "
+        f"n_ctx={run.trial.config.n_ctx}; decode runs at depth "
+        f"{run.trial.workload.n_depth + run.trial.workload.n_prompt}",
+        style="dim",
+    )
+
+
+def _rows(measured: Measurement, prediction: Prediction) -> list[tuple[str, str, str, str]]:
+    rows = [
+        ("load", human_seconds(measured.load_s), "", _shown(prediction.load_s, human_seconds)),
+        (
+            "peak memory",
+            human_bytes(measured.peak_memory_bytes),
+            "",
+            _shown(prediction.peak_memory_bytes, human_bytes),
+        ),
+    ]
+    for name, spread, interval, human in (
+        ("prefill", measured.prefill_tps, prediction.prefill_tps, human_rate),
+        ("decode", measured.decode_tps, prediction.decode_tps, human_rate),
+        ("first token", measured.ttft_s, prediction.ttft_s, human_seconds),
+    ):
+        if spread is not None:
+            rows.append(
+                (name, human(spread.median), _range(spread, human), _shown(interval, human))
+            )
+    return rows
+
+
+def _range(spread: Spread, human: Callable[[float | None], str]) -> str:
+    return f"{human(spread.low)} – {human(spread.high)}"
+
+
+def _shown(interval: Interval, human: Callable[[float | None], str]) -> str:
+    return f"{human(interval.q50)} ({human(interval.q05)} – {human(interval.q95)})"

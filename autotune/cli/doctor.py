@@ -1,0 +1,131 @@
+"""``autotune doctor``: this machine, the engines, the store; what is missing and how to get it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import typer
+
+from autotune.backends.protocol import EngineError
+from autotune.backends.registry import BACKEND_NAMES
+from autotune.cli.demo import demo_model
+from autotune.cli.options import DbOption, JsonOption, open_store
+from autotune.cli.output import console, print_json
+from autotune.domain.errors import AutotuneError, UserError
+from autotune.domain.machine import Build, MachineFacts, Probe
+from autotune.domain.units import human_bytes
+from autotune.facts.machine import machine_id, read_machine, read_state
+from autotune.measure.messages import unpack_build
+from autotune.measure.process import WorkerProcess
+
+_BACKEND_TIMEOUT_S = 60.0
+_INSTALL = {"llama-cpp-python": "pip install llama-cpp-python"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("doctor", help="This machine, the engines and the store; what is missing.")(doctor)
+
+
+def doctor(db: DbOption = None, as_json: JsonOption = False) -> None:
+    """Look at everything that a measurement needs. Changes nothing but the store's schema."""
+    machine = read_machine()
+    builds = {name: describe_backend(name) for name in BACKEND_NAMES}
+    store = _look_at_store(db, machine_id(machine))
+    missing = list(_missing(builds, store))
+    if as_json:
+        print_json(_document(machine, builds, store, missing))
+        return
+    for name, text in _lines(machine, builds, store):
+        console.print(f"[bold]{name:<17}[/] {text}")
+    for line in missing:
+        console.print(f"missing: {line}", style="yellow")
+    if not missing:
+        console.print("nothing is missing", style="green")
+
+
+def describe_backend(name: str) -> Build | str:
+    """The installed build of a backend, asked in a process of its own; else why there is none."""
+    try:
+        with WorkerProcess(name, deadline_s=_BACKEND_TIMEOUT_S) as worker:
+            return unpack_build(worker.ask("build")["build"])
+    except EngineError as error:
+        return str(error)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoreLook:
+    """The store as the doctor found it."""
+
+    label: str
+    n_runs: int | None
+    probe: Probe | None
+    problem: str
+
+
+def _look_at_store(db: str | None, identity: str) -> StoreLook:
+    try:
+        with open_store(db) as store:
+            return StoreLook(store.label, store.count_runs(), store.load_probe(identity), "")
+    except AutotuneError as error:
+        return StoreLook(str(db), None, None, str(error))
+
+
+def _missing(builds: dict[str, Build | str], store: StoreLook) -> Any:
+    for name, build in builds.items():
+        if isinstance(build, str):
+            yield f"{name} ({build}); get it with: {_INSTALL[name]}"
+    if store.problem:
+        yield f"a usable store: {store.problem}"
+    try:
+        demo_model()
+    except UserError as error:
+        yield str(error)
+
+
+def _lines(machine: MachineFacts, builds: dict[str, Build | str], store: StoreLook) -> Any:
+    yield "cpu", f"{machine.cpu}, {machine.n_physical or '?'} cores, {machine.n_logical} threads"
+    quota = f", quota {machine.cpu_quota:g}" if machine.cpu_quota else ""
+    yield "usable", f"{machine.n_usable} processors{quota}"
+    yield "isa", " ".join(machine.isa) or "–"
+    available = read_state().ram_available_bytes
+    yield "memory", f"{human_bytes(machine.ram_bytes)}, {human_bytes(available)} available"
+    yield "system", f"{machine.os_version}, {machine.system} {machine.kernel}"
+    for gpu in machine.gpus:
+        yield "gpu", f"{gpu.name}, {human_bytes(gpu.total_bytes)}, driver {gpu.driver or '?'}"
+    if not machine.gpus:
+        yield "gpu", "none"
+    for name, build in builds.items():
+        yield name, build if isinstance(build, str) else _build_line(build)
+    runs = "" if store.n_runs is None else f", {store.n_runs} runs"
+    yield "store", store.problem or f"{store.label}{runs}"
+    yield "probe", _probe_line(store.probe)
+
+
+def _build_line(build: Build) -> str:
+    return f"{build.version}, llama.cpp {build.commit or '?'}, devices {', '.join(build.devices)}"
+
+
+def _probe_line(probe: Probe | None) -> str:
+    if probe is None:
+        return "not yet: the first tune, bench or recommend makes it"
+    pairs = zip(probe.n_threads, probe.read_bytes_per_s, probe.flops_per_s, strict=True)
+    return "; ".join(
+        f"{n}t {read / 1e9:.3g} GB/s {flops / 1e9:.3g} GFLOPS" for n, read, flops in pairs
+    )
+
+
+def _document(
+    machine: MachineFacts, builds: dict[str, Build | str], store: StoreLook, missing: list[str]
+) -> dict[str, Any]:
+    return {
+        "machine": dataclasses.asdict(machine),
+        "backends": {
+            name: {"problem": build} if isinstance(build, str) else dataclasses.asdict(build)
+            for name, build in builds.items()
+        },
+        "store": {"db": store.label, "runs": store.n_runs, "problem": store.problem or None},
+        "probe": dataclasses.asdict(store.probe) if store.probe else None,
+        "missing": missing,
+    }

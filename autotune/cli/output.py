@@ -1,0 +1,166 @@
+"""What commands print: values as JSON, tables for people."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from autotune.domain.config import Config
+from autotune.domain.prediction import Interval, Prediction, Recommendation
+from autotune.domain.run import Measurement, Spread
+from autotune.domain.units import human_bytes, human_rate, human_seconds
+
+console = Console(highlight=False)
+"""Standard output: results."""
+messages = Console(stderr=True, highlight=False)
+"""Standard error: progress and remarks, so that ``--json`` stays one document."""
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def plain_table(*headers: str) -> Table:
+    """A table without a frame; numbers are right-aligned by the caller."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="left" if index == 0 else "right", overflow="fold")
+    return table
+
+
+def interval_json(interval: Interval) -> dict[str, float]:
+    """An interval by its quantiles."""
+    return {"q05": interval.q05, "q50": interval.q50, "q95": interval.q95}
+
+
+def expected_json(prediction: Prediction) -> dict[str, dict[str, float]]:
+    """Every predicted quantity with its interval."""
+    names = ("load_s", "peak_memory_bytes", "prefill_tps", "decode_tps", "ttft_s")
+    return {name: interval_json(getattr(prediction, name)) for name in names}
+
+
+def recommendation_json(recommendation: Recommendation, model: Path) -> dict[str, Any]:
+    """A recommendation as documented for ``recommend --json``."""
+    prediction = recommendation.prediction
+    return {
+        "model": str(model),
+        "backend": recommendation.backend,
+        "config": recommendation.config.as_dict(),
+        "target": recommendation.target.value,
+        "workload": recommendation.workload.label,
+        "expected": expected_json(prediction),
+        "p_success": prediction.p_success,
+        "confidence": recommendation.confidence,
+        "evidence": prediction.evidence.value,
+        "reasons": list(recommendation.reasons),
+        "alternatives": [
+            {
+                "config": alternative.prediction.config.as_dict(),
+                "expected": expected_json(alternative.prediction),
+                "trade": alternative.trade,
+            }
+            for alternative in recommendation.alternatives
+        ],
+    }
+
+
+def measurement_json(measurement: Measurement | None) -> dict[str, Any] | None:
+    """A measurement: medians, each rate with its range."""
+    if measurement is None:
+        return None
+    return {
+        "load_s": measurement.load_s,
+        "peak_memory_bytes": measurement.peak_memory_bytes,
+        "prefill_tps": _spread_json(measurement.prefill_tps),
+        "decode_tps": _spread_json(measurement.decode_tps),
+        "ttft_s": _spread_json(measurement.ttft_s),
+        "request_s": _spread_json(measurement.request_s),
+        "itl_p50_s": measurement.itl_p50_s,
+        "itl_p95_s": measurement.itl_p95_s,
+    }
+
+
+def _spread_json(spread: Spread | None) -> dict[str, float] | None:
+    if spread is None:
+        return None
+    return {"median": spread.median, "low": spread.low, "high": spread.high, "n": spread.n}
+
+
+def changes_text(config: Config, default: Config) -> str:
+    """The knobs that differ from the default, as ``--set`` would take them."""
+    changes = config.differences(default)
+    return " ".join(f"{knob}={_value(ours)}" for knob, (ours, _) in changes.items()) or "default"
+
+
+def _value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def prediction_table(prediction: Prediction) -> Table:
+    """Expected quantities with their 90 % intervals."""
+    table = plain_table("expected", "median", "90 % interval")
+    rows = (
+        ("load", prediction.load_s, human_seconds),
+        ("peak memory", prediction.peak_memory_bytes, human_bytes),
+        ("prefill", prediction.prefill_tps, human_rate),
+        ("decode", prediction.decode_tps, human_rate),
+        ("first token", prediction.ttft_s, human_seconds),
+    )
+    for name, interval, human in rows:
+        low, high = human(interval.q05), human(interval.q95)
+        table.add_row(name, human(interval.q50), f"{low} – {high}")
+    return table
+
+
+def command_line(model: Path, config: Config, default: Config) -> str:
+    """The ``autotune bench`` command that measures this configuration again."""
+    changes = [f"{knob}={_value(ours)}" for knob, (ours, _) in config.differences(default).items()]
+    words = ["autotune", "bench", str(model)]
+    for change in [f"n_ctx={config.n_ctx}", *changes]:
+        words += ["--set", change]
+    return shlex.join(words)
+
+
+def python_line(model: Path, config: Config) -> str:
+    """The ``llama_cpp.Llama(...)`` call of a configuration, to paste."""
+    arguments = {
+        "n_ctx": config.n_ctx,
+        "n_batch": config.n_batch,
+        "n_ubatch": config.n_ubatch,
+        "n_threads": config.n_threads,
+        "n_threads_batch": config.n_threads_batch,
+        "flash_attn": config.flash_attn != "off",
+        "use_mmap": config.use_mmap,
+        "swa_full": config.swa_full,
+        "n_gpu_layers": config.n_gpu_layers,
+    }
+    inner = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    return f"llama_cpp.Llama({str(model)!r}, {inner})"
+
+
+def server_line(model: Path, config: Config) -> str:
+    """The ``llama-server`` command line of a configuration, to paste."""
+    words = [
+        "llama-server", "-m", str(model), "-c", str(config.n_ctx),
+        "-t", str(config.n_threads), "-tb", str(config.n_threads_batch),
+        "-b", str(config.n_batch), "-ub", str(config.n_ubatch), "-fa", config.flash_attn,
+    ]  # fmt: skip
+    if config.type_k != "f16":
+        words += ["-ctk", config.type_k]
+    if config.type_v != "f16":
+        words += ["-ctv", config.type_v]
+    if not config.use_mmap:
+        words.append("--no-mmap")
+    if config.swa_full:
+        words.append("--swa-full")
+    if config.n_gpu_layers:
+        words += ["-ngl", str(config.n_gpu_layers)]
+    return shlex.join(words)

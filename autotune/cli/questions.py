@@ -1,0 +1,53 @@
+"""From options to a question: what ``tune`` and ``recommend`` have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autotune.backends.registry import get_backend
+from autotune.cli.options import DEFAULT_BACKEND
+from autotune.domain.prediction import Hardware, Target
+from autotune.domain.study import Study
+from autotune.domain.workload import Workload
+from autotune.facts.machine import read_state
+from autotune.recommend.candidates import choose_n_ctx, search_space
+from autotune.recommend.subject import read_subject
+from autotune.store.store import Store
+from autotune.tune.loop import Question
+
+
+def frame_question(
+    model_path: Path,
+    store: Store,
+    *,
+    target: Target,
+    hardware: Hardware,
+    workload: Workload,
+    n_ctx: int | None,
+    max_trials: int = 0,
+    time_limit_s: float = 0.0,
+) -> Question:
+    """A study of this model on this machine, with its candidates. Raises UserError."""
+    subject = read_subject(model_path, store)
+    if n_ctx is None:
+        n_ctx = choose_n_ctx(target, subject.model, workload)
+    workload.require_context(n_ctx)
+    backend = get_backend(DEFAULT_BACKEND)
+    default = backend.default_config(n_ctx=n_ctx, n_logical=subject.machine.n_logical)
+    space = search_space(
+        subject.model, subject.machine, default=default, workload=workload, hardware=hardware
+    )
+    return Question(
+        study=Study(
+            backend=backend.name,
+            target=target,
+            hardware=hardware,
+            workload=workload,
+            default=default,
+            max_trials=max_trials,
+            time_limit_s=time_limit_s,
+        ),
+        subject=subject,
+        cases=subject.cases(backend.name, space.configs(), workload),
+        available_bytes=read_state().ram_available_bytes,
+    )

@@ -1,0 +1,102 @@
+"""``autotune recommend MODEL``: the best configuration by prediction alone; runs nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from autotune.cli.options import (
+    DEFAULT_WORKLOAD,
+    ContextOption,
+    DbOption,
+    HardwareOption,
+    JsonOption,
+    ModelArgument,
+    TargetOption,
+    WorkloadOption,
+    open_store,
+    parse_workload,
+)
+from autotune.cli.output import (
+    changes_text,
+    console,
+    prediction_table,
+    print_json,
+    python_line,
+    recommendation_json,
+    server_line,
+)
+from autotune.cli.questions import frame_question
+from autotune.domain.config import Config
+from autotune.domain.prediction import Hardware, Recommendation, Target
+from autotune.predict.predictor import Predictor
+from autotune.recommend.choose import recommend as choose_recommendation
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("recommend", help="The best configuration by prediction alone; runs nothing.")(
+        recommend
+    )
+
+
+def recommend(
+    model: ModelArgument,
+    target: TargetOption = Target.BALANCED,
+    hardware: HardwareOption = Hardware.AUTO,
+    workload: WorkloadOption = DEFAULT_WORKLOAD,
+    n_ctx: ContextOption = None,
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Recommend a configuration from what the store knows."""
+    work = parse_workload(workload)
+    with open_store(db) as store:
+        question = frame_question(
+            model, store, target=target, hardware=hardware, workload=work, n_ctx=n_ctx
+        )
+        recommendation = choose_recommendation(
+            Predictor().fit(store.observations()),
+            question.cases,
+            target=target,
+            default=question.study.default,
+            available_bytes=question.available_bytes,
+        )
+        store.record_recommendation(
+            recommendation,
+            machine_id=question.subject.machine_id,
+            model_id=question.subject.model.model_id,
+        )
+    if as_json:
+        print_json(recommendation_json(recommendation, model))
+    else:
+        _print(recommendation, question.study.default, model)
+
+
+def _print(recommendation: Recommendation, default: Config, model: Path) -> None:
+    prediction = recommendation.prediction
+    console.print(
+        f"[bold]{changes_text(recommendation.config, default)}[/]  "
+        f"(n_ctx={recommendation.config.n_ctx}, {recommendation.backend})"
+    )
+    console.print(prediction_table(prediction))
+    for reason in recommendation.reasons:
+        console.print(f"• {reason}")
+    for alternative in recommendation.alternatives:
+        changes = changes_text(alternative.prediction.config, default)
+        console.print(f"or {changes}: {alternative.trade}", style="dim")
+    console.print(
+        f"evidence: {prediction.evidence.value}; within 5 % of the best with "
+        f"{recommendation.confidence:.0%}; succeeds with {prediction.p_success:.0%}",
+        style="dim",
+    )
+    print_lines(model, recommendation.config)
+
+
+def print_lines(model: Path, config: Config) -> None:
+    """The lines to paste, unwrapped."""
+    console.print("\nllama-server:", style="bold")
+    console.print(server_line(model, config), soft_wrap=True)
+    console.print("llama-cpp-python:", style="bold")
+    console.print(python_line(model, config), soft_wrap=True)

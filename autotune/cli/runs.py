@@ -1,0 +1,214 @@
+"""``autotune runs [MODEL]`` and ``autotune show RUN_ID``: the telemetry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from autotune.cli.options import DbOption, JsonOption, open_store
+from autotune.cli.output import (
+    console,
+    expected_json,
+    measurement_json,
+    plain_table,
+    print_json,
+)
+from autotune.domain.config import Config
+from autotune.domain.run import Run
+from autotune.domain.stored import RunRecord, StoredRun
+from autotune.domain.units import human_bytes, human_rate, human_seconds
+from autotune.facts.gguf import read_model
+
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Only the newest N.")
+]  # fmt: skip
+_PLAIN = Config()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("runs", help="Every stored run, newest first.")(runs)
+    app.command("show", help="One stored run in full.")(show)
+
+
+def runs(
+    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]")] = None,
+    limit: LimitOption = None,
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the stored runs, of one model if it is given."""
+    model_id = read_model(model).model_id if model else None
+    with open_store(db) as store:
+        found = store.list_runs(model_id=model_id, limit=limit)
+    if as_json:
+        print_json([_summary_json(run) for run in found])
+    elif found:
+        _print_table(found)
+    else:
+        console.print("no runs yet: autotune bench MODEL or autotune tune MODEL makes some")
+
+
+def _print_table(found: tuple[StoredRun, ...]) -> None:
+    table = plain_table("run", "model", "purpose", "knobs", "prefill", "decode", "memory")
+    table.columns[3].justify = "left"
+    for run in found:
+        outcome = (human_rate(run.prefill_tps), human_rate(run.decode_tps))
+        if run.prefill_tps is None and run.decode_tps is None:
+            outcome = (run.reason or run.state.value, "")
+        memory = human_bytes(run.peak_rss_bytes)
+        knobs = _knobs(run.config)
+        table.add_row(str(run.run_id), run.model_name, run.purpose.value, knobs, *outcome, memory)
+    console.print(table)
+
+
+def _knobs(config: Config) -> str:
+    """Threads and batches always, the rest where it is out of the ordinary."""
+    words = [f"t{config.n_threads}/{config.n_threads_batch}", f"ub{config.n_ubatch}"]
+    if config.flash_attn != "off":
+        words.append(f"fa={config.flash_attn}")
+    for name in ("use_mmap", "type_k", "type_v", "swa_full", "n_gpu_layers"):
+        value = getattr(config, name)
+        if value != getattr(_PLAIN, name):
+            words.append(f"{name}={str(value).lower()}")
+    return " ".join(words)
+
+
+def show(
+    run_id: Annotated[int, typer.Argument(metavar="RUN_ID")],
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one run: what was asked, predicted, done and measured."""
+    with open_store(db) as store:
+        record = store.load_run(run_id)
+    if as_json:
+        print_json(_record_json(record))
+    else:
+        _print_record(record)
+
+
+def _summary_json(run: StoredRun) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "study_id": run.study_id,
+        "model": run.model_name,
+        "model_id": run.model_id,
+        "machine_id": run.machine_id,
+        "backend": run.backend,
+        "build": run.build,
+        "purpose": run.purpose.value,
+        "state": run.state.value,
+        "reason": run.reason,
+        "message": run.message,
+        "started_at": run.started_at.isoformat(),
+        "elapsed_s": run.elapsed_s,
+        "config": run.config.as_dict(),
+        "workload": run.workload.label,
+        "load_s": run.load_s,
+        "peak_memory_bytes": run.peak_rss_bytes,
+        "prefill_tps": run.prefill_tps,
+        "decode_tps": run.decode_tps,
+        "ttft_s": run.ttft_s,
+        "n_reps": run.n_reps,
+    }
+
+
+def _record_json(record: RunRecord) -> dict[str, Any]:
+    run = record.run
+    document = _summary_json(record.summary) | {
+        "model_path": str(record.trial.model_path),
+        "source": record.source,
+        "predicted": expected_json(record.prediction) if record.prediction else None,
+        "evidence": record.prediction.evidence.value if record.prediction else None,
+        "measured": measurement_json(run.measurement) if run else None,
+    }
+    return document | _run_json(run) if run else document
+
+
+def _run_json(run: Run) -> dict[str, Any]:
+    return {
+        "log_excerpt": run.log_excerpt,
+        "cached_ratio": run.cached_ratio,
+        "foreign_cpu_ratio": run.foreign_cpu_ratio,
+        "peak_anon_bytes": run.peak_anon_bytes,
+        "peak_file_bytes": run.peak_file_bytes,
+        "buffers": [
+            {"device": buffer.device, "kind": buffer.kind, "bytes": buffer.n_bytes}
+            for buffer in run.report.buffers
+        ],
+        "generations": [
+            {
+                "repetition": generation.repetition,
+                "prefill_tps": generation.prefill_tps,
+                "decode_tps": generation.decode_tps,
+                "ttft_s": generation.ttft_s,
+                "token_ns": list(generation.token_ns),
+                "foreign_cpu_ratio": generation.foreign_cpu_ratio,
+            }
+            for generation in run.generations
+        ],
+    }
+
+
+def _print_record(record: RunRecord) -> None:
+    summary, run = record.summary, record.run
+    console.print(
+        f"[bold]run {summary.run_id}[/]: {summary.model_name}, {summary.workload.label}, "
+        f"{summary.purpose.value}, {summary.state.value}"
+        + (f" ({summary.reason}: {summary.message})" if summary.reason else "")
+    )
+    console.print(f"{summary.started_at:%Y-%m-%d %H:%M:%S} UTC, {summary.backend} {summary.build}")
+    console.print(" ".join(f"{k}={v}" for k, v in summary.config.as_dict().items()), style="dim")
+    if run is None:
+        return
+    if record.prediction is not None and run.measurement is not None:
+        console.print(_against(record))
+    if run.generations:
+        console.print(_generations(run))
+    if run.log_excerpt:
+        console.print(run.log_excerpt, style="dim", markup=False)
+
+
+def _against(record: RunRecord) -> Any:
+    """Measured beside predicted."""
+    assert record.prediction is not None
+    assert record.run is not None
+    measured, expected = record.run.measurement, record.prediction
+    assert measured is not None
+    table = plain_table("", "measured", "predicted", "90 % interval")
+    pairs = (
+        ("load", measured.load_s, expected.load_s, human_seconds),
+        ("peak memory", measured.peak_memory_bytes, expected.peak_memory_bytes, human_bytes),
+        ("prefill", _median(measured.prefill_tps), expected.prefill_tps, human_rate),
+        ("decode", _median(measured.decode_tps), expected.decode_tps, human_rate),
+        ("first token", _median(measured.ttft_s), expected.ttft_s, human_seconds),
+    )
+    for name, value, interval, human in pairs:
+        table.add_row(
+            name,
+            human(value),
+            human(interval.q50),
+            f"{human(interval.q05)} – {human(interval.q95)}",
+        )
+    return table
+
+
+def _median(spread: Any) -> float | None:
+    return spread.median if spread else None
+
+
+def _generations(run: Run) -> Any:
+    table = plain_table("repetition", "prefill", "decode", "first token", "foreign CPU")
+    for generation in run.generations:
+        foreign = generation.foreign_cpu_ratio
+        table.add_row(
+            str(generation.repetition),
+            human_rate(generation.prefill_tps),
+            human_rate(generation.decode_tps),
+            human_seconds(generation.ttft_s),
+            "–" if foreign is None else f"{foreign:.1%}",
+        )
+    return table

@@ -1,0 +1,186 @@
+"""``autotune tune MODEL``: measure, learn, choose, prove."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.status import Status
+
+from autotune.cli.options import (
+    DEFAULT_WORKLOAD,
+    ContextOption,
+    DbOption,
+    HardwareOption,
+    JsonOption,
+    ModelArgument,
+    TargetOption,
+    WorkloadOption,
+    open_store,
+    parse_workload,
+)
+from autotune.cli.output import (
+    changes_text,
+    console,
+    measurement_json,
+    messages,
+    plain_table,
+    print_json,
+    recommendation_json,
+)
+from autotune.cli.questions import frame_question
+from autotune.cli.recommend import print_lines
+from autotune.domain.config import Config
+from autotune.domain.prediction import Hardware, Target
+from autotune.domain.run import Measurement, Run, Spread
+from autotune.domain.units import human_bytes, human_rate, human_seconds, parse_seconds
+from autotune.facts.pagecache import residency
+from autotune.measure.runner import LocalRunner
+from autotune.tune.loop import Answer, Progress
+from autotune.tune.loop import tune as carry_out
+from autotune.tune.verdict import Measured
+
+TrialsOption = Annotated[int, typer.Option("--trials", min=1, help="Most trials to run.")]
+TimeOption = Annotated[
+    str, typer.Option("--time-limit", metavar="TIME", help="Time to spend, such as 90s or 5m.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("tune", help="Find the fastest safe configuration by measuring.")(tune)
+
+
+def tune(
+    model: ModelArgument,
+    target: TargetOption = Target.BALANCED,
+    hardware: HardwareOption = Hardware.AUTO,
+    workload: WorkloadOption = DEFAULT_WORKLOAD,
+    n_ctx: ContextOption = None,
+    trials: TrialsOption = 16,
+    time_limit: TimeOption = "5m",
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tune a model on this machine and prove the result against the newcomer's default."""
+    work = parse_workload(workload)
+    with open_store(db) as store:
+        question = frame_question(
+            model,
+            store,
+            target=target,
+            hardware=hardware,
+            workload=work,
+            n_ctx=n_ctx,
+            max_trials=trials,
+            time_limit_s=parse_seconds(time_limit),
+        )
+        runner = LocalRunner(question.study.backend, residency=residency)
+        with messages.status("starting") as status:
+            display = _Display(status, question.study.default)
+            try:
+                answer = carry_out(question, runner=runner, store=store, notify=display.show)
+            except KeyboardInterrupt:
+                messages.print("stopped; what was measured is kept: autotune runs lists it")
+                raise typer.Exit(130) from None
+    if as_json:
+        print_json(_document(answer, model))
+    else:
+        _print(answer, model, question.study.default)
+
+
+class _Display:
+    """The live line: trial, configuration, elapsed, best so far, time left."""
+
+    def __init__(self, status: Status, default: Config) -> None:
+        self._status, self._default = status, default
+        self._shown = 0
+
+    def show(self, progress: Progress) -> None:
+        """Update the live line; where nobody watches, print one line a trial."""
+        changes = changes_text(progress.config, self._default)
+        text = (
+            f"trial {progress.trial}/{progress.max_trials} [bold]{changes}[/] {progress.doing} · "
+            f"{human_seconds(progress.elapsed_s)}, {human_seconds(progress.left_s)} left"
+            f"{self._best(progress)}"
+        )
+        if messages.is_terminal:
+            self._status.update(text)
+        elif progress.trial != self._shown:
+            messages.print(text, soft_wrap=True)
+        self._shown = progress.trial
+
+    def _best(self, progress: Progress) -> str:
+        best, default = _request_s(progress.best), _request_s(progress.default)
+        return f" · best {default / best:.2f}× default" if best and default else ""
+
+
+def _request_s(run: Run | None) -> float | None:
+    return run.measurement.request_s.median if run and run.measurement else None
+
+
+def _document(answer: Answer, model: Path) -> dict[str, Any]:
+    speedup = dataclasses.asdict(answer.speedup) if answer.speedup else None
+    return recommendation_json(answer.recommendation, model) | {
+        "default": _measured_json(answer.default),
+        "winner": _measured_json(answer.winner),
+        "is_default": answer.is_default,
+        "speedup": speedup,
+        "study_id": answer.study_id,
+        "trials": answer.n_trials,
+        "elapsed_s": answer.elapsed_s,
+    }
+
+
+def _measured_json(measured: Measured | None) -> dict[str, Any] | None:
+    if measured is None:
+        return None
+    return {
+        "config": measured.config.as_dict(),
+        "measured": measurement_json(measured.measurement),
+        "runs": measured.n_runs,
+    }
+
+
+def _print(answer: Answer, model: Path, default: Config) -> None:
+    if answer.is_default:
+        console.print("[bold]The default is the answer: nothing beat it beyond noise.[/]")
+    console.print(_table(answer, default))
+    pairs = f"{answer.winner.n_runs} fresh runs each, alternating"
+    console.print(
+        f"{answer.recommendation.workload.label}, {pairs}; {answer.n_trials} trials in "
+        f"{human_seconds(answer.elapsed_s)}; study {answer.study_id}",
+        style="dim",
+    )
+    for reason in answer.recommendation.reasons:
+        console.print(f"• {reason}")
+    print_lines(model, answer.winner.config)
+
+
+def _table(answer: Answer, default: Config) -> Any:
+    table = plain_table("", "default", "winner", "winner / default")
+    ours, theirs = answer.winner, answer.default
+    for name, key, human in _ROWS:
+        left = _value(theirs.measurement, key) if theirs else None
+        right = _value(ours.measurement, key)
+        ratio = f"{right / left:.2f}×" if left and right else "–"
+        table.add_row(name, human(left), human(right), ratio)
+    table.add_row("changed knobs", "", changes_text(ours.config, default), "")
+    return table
+
+
+_ROWS = (
+    ("prefill", "prefill_tps", human_rate),
+    ("decode", "decode_tps", human_rate),
+    ("first token", "ttft_s", human_seconds),
+    ("request", "request_s", human_seconds),
+    ("load", "load_s", human_seconds),
+    ("peak memory", "peak_memory_bytes", human_bytes),
+)
+
+
+def _value(measurement: Measurement, key: str) -> float | None:
+    value = getattr(measurement, key)
+    return value.median if isinstance(value, Spread) else value

@@ -1,0 +1,85 @@
+"""What the store gives back: a run, a study, with the names and states it is kept under."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+from autotune.domain.config import Config
+from autotune.domain.prediction import Prediction
+from autotune.domain.run import Purpose, Reason, Run, Trial
+from autotune.domain.study import Study, StudyState
+from autotune.domain.workload import Workload
+
+
+class RunState(enum.StrEnum):
+    """How far a run got."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRun:
+    """One line in a table of runs. Rates are medians over its generations."""
+
+    run_id: int
+    study_id: int | None
+    machine_id: str
+    model_id: str
+    model_name: str
+    backend: str
+    build: str
+    """Version and commit of the engine, as one word; empty where it died before it could say."""
+    config: Config
+    workload: Workload
+    purpose: Purpose
+    state: RunState
+    started_at: datetime
+    reason: Reason | None = None
+    message: str = ""
+    elapsed_s: float | None = None
+    load_s: float | None = None
+    peak_rss_bytes: int | None = None
+    """Highest resident memory of the process."""
+    peak_vram_bytes: int | None = None
+    prefill_tps: float | None = None
+    decode_tps: float | None = None
+    ttft_s: float | None = None
+    n_reps: int = 0
+    """Generations kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """Everything that is stored of one run."""
+
+    summary: StoredRun
+    trial: Trial
+    run: Run | None
+    """None for a run that has not reported: still running, or its recorder went away."""
+    prediction: Prediction | None
+    """What was expected, written before the run."""
+    planned_bytes: int | None
+    source: str
+    """``local``, or the tool that an imported run comes from."""
+    measure_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredStudy:
+    """A study and how far it got."""
+
+    study_id: int
+    study: Study
+    machine_id: str
+    model_id: str
+    model_name: str
+    state: StudyState
+    note: str
+    started_at: datetime
+    finished_at: datetime | None
+    n_runs: int
+    n_failed: int

@@ -1,0 +1,68 @@
+"""Studies and observations: a tuning question, and what past runs taught."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+from autotune.domain.config import Config
+from autotune.domain.machine import MachineFacts, Probe
+from autotune.domain.model import ModelFacts
+from autotune.domain.prediction import Hardware, Target
+from autotune.domain.run import LoadTime, Purpose, Reason
+from autotune.domain.workload import Workload
+
+
+class StudyState(enum.StrEnum):
+    """How far a study got."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    """Somebody stopped it; what was measured stays."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """One tuning question: which configuration serves this workload best?"""
+
+    backend: str
+    target: Target
+    hardware: Hardware
+    workload: Workload
+    default: Config
+    """The newcomer's default: what the answer is compared with."""
+    max_trials: int
+    time_limit_s: float
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One stored run with everything a predictor learns from. Rates are medians of its samples."""
+
+    run_id: int
+    machine_id: str
+    machine: MachineFacts
+    probe: Probe | None
+    model: ModelFacts
+    backend: str
+    build: str
+    """Version and commit of the engine, as one word."""
+    config: Config
+    workload: Workload | None
+    """None for a run that measured no generation."""
+    purpose: Purpose
+    started_at: datetime
+    reason: Reason | None = None
+    load: LoadTime | None = None
+    cached_ratio: float | None = None
+    peak_anon_bytes: int | None = None
+    peak_file_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    prefill_tps: float | None = None
+    decode_tps: float | None = None
+    ttft_s: float | None = None
+    foreign_cpu_ratio: float | None = None

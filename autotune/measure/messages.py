@@ -1,0 +1,40 @@
+"""What measuring parent and child say to each other: one JSON object a line.
+
+Commands go down (``build``, ``load``, ``sample``), one answer comes up for each. An answer has
+``"ok": true`` and the command's result, or ``"ok": false`` with a reason and a message.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from autotune.backends.protocol import Sample
+from autotune.domain.machine import Build
+from autotune.domain.run import Buffer, EngineReport, LoadTime
+
+
+def pack(value: Any) -> dict[str, Any]:
+    """A frozen value as a JSON-ready dictionary."""
+    return dataclasses.asdict(value)
+
+
+def unpack_build(data: dict[str, Any]) -> Build:
+    """The inverse of :func:`pack` for a build."""
+    return Build(**{**data, "devices": tuple(data["devices"])})
+
+
+def unpack_load(data: dict[str, Any]) -> LoadTime:
+    """The inverse of :func:`pack` for a load time."""
+    return LoadTime(**data)
+
+
+def unpack_report(data: dict[str, Any]) -> EngineReport:
+    """The inverse of :func:`pack` for an engine report."""
+    buffers = tuple(Buffer(**buffer) for buffer in data["buffers"])
+    return EngineReport(**{**data, "buffers": buffers})
+
+
+def unpack_sample(data: dict[str, Any]) -> Sample:
+    """The inverse of :func:`pack` for a sample."""
+    return Sample(**{**data, "token_ns": tuple(data["token_ns"])})

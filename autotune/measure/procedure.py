@@ -1,0 +1,56 @@
+"""The procedure of a measurement: warm up until stable, repeat until sure.
+
+Which samples to take is decided here, from numbers alone; taking them is the runner's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from autotune.domain import stats
+from autotune.domain.run import Generation
+
+WARM_UP_AGREEMENT_RATIO = 0.03
+"""Two successive samples this close end the warm-up."""
+MAX_WARM_UPS = 3
+PRECISION_RATIO = 0.03
+"""Repeat until the median is known this well."""
+
+
+def measure_generations(
+    take: Callable[[int], Generation], *, n_reps: int, max_reps: int, time_left: Callable[[], bool]
+) -> tuple[Generation, ...]:
+    """Generations worth keeping, numbered from 0.
+
+    ``take(index)`` makes one. At least one is thrown away as warm-up; at least ``n_reps`` are
+    kept, and up to ``max_reps`` while the median is not known within PRECISION_RATIO and time is
+    left.
+    """
+    kept: list[Generation] = [_warm_up(take)]
+    while len(kept) < n_reps or (
+        len(kept) < max_reps and time_left() and half_width_ratio(kept) > PRECISION_RATIO
+    ):
+        kept.append(take(len(kept)))
+    return tuple(kept)
+
+
+def _warm_up(take: Callable[[int], Generation]) -> Generation:
+    """The first sample that agrees with the one before it."""
+    before = take(0)
+    for _ in range(MAX_WARM_UPS):
+        after = take(0)
+        if abs(after.request_s / before.request_s - 1) <= WARM_UP_AGREEMENT_RATIO:
+            break
+        before = after
+    return after
+
+
+def half_width_ratio(generations: list[Generation]) -> float:
+    """Half-width of a distribution-free interval of the median request time, over the median.
+
+    The interval is the range of the samples, without its two ends from six samples on: it covers
+    the median with 75 % for three samples, 94 % for five, 97 % for eight (order statistics).
+    """
+    times = sorted(generation.request_s for generation in generations)
+    inner = times[1:-1] if len(times) >= 6 else times
+    return (inner[-1] - inner[0]) / 2 / stats.median(times)

@@ -1,0 +1,105 @@
+"""The child process of a trial: ``python -m autotune.measure.worker BACKEND``.
+
+Holds one engine and obeys commands from standard input (see :mod:`autotune.measure.messages`).
+When the parent goes away, standard input ends and the child ends with it, even in the middle of
+a computation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+from autotune.backends.protocol import Backend, EngineError, Session
+from autotune.backends.registry import get_backend
+from autotune.domain.config import Config
+from autotune.domain.run import Reason
+from autotune.domain.workload import Workload
+from autotune.measure.messages import pack
+
+
+class Worker:
+    """One backend, at most one loaded model."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._session: Session | None = None
+
+    def answer(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Obey one command; a failure is an answer, not an exception."""
+        try:
+            result = getattr(self, f"do_{command.pop('do')}")(**command)
+        except EngineError as error:
+            return self._failure(error.reason, str(error))
+        except MemoryError as error:
+            return self._failure(Reason.OOM, f"out of memory: {error}")
+        except ImportError as error:
+            return self._failure(Reason.UNSUPPORTED, f"{self._backend.name} is missing: {error}")
+        except Exception as error:  # the parent stores whatever happened, and this process ends
+            return self._failure(Reason.CRASH, f"{type(error).__name__}: {error}")
+        return {"ok": True, **result}
+
+    def _failure(self, reason: Reason, message: str) -> dict[str, Any]:
+        log = self._backend.log_excerpt()
+        return {"ok": False, "reason": reason, "message": _one_line(message), "log": log}
+
+    def do_build(self) -> dict[str, Any]:
+        """Which engine this is."""
+        return {"build": pack(self._backend.build())}
+
+    def do_load(self, path: str, config: dict[str, Any]) -> dict[str, Any]:
+        """Load a model; how long it took and what the engine says it did."""
+        self._session = self._backend.load(Path(path), Config.from_dict(config))
+        return {"load": pack(self._session.load), "report": pack(self._session.report())}
+
+    def do_sample(self, workload: str, seed: int) -> dict[str, Any]:
+        """Serve one request and time it."""
+        if self._session is None:
+            raise EngineError(Reason.LOAD_ERROR, "no model is loaded")
+        return {"sample": pack(self._session.sample(Workload.parse(workload), seed=seed))}
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def _commands(stream: IO[str]) -> queue.SimpleQueue[str]:
+    """Lines of a stream as they come. The end of the stream ends the process at once."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in stream:
+            lines.put(line)
+        os._exit(0)  # the main thread may be deep inside the engine
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
+
+
+def _private_stdout() -> IO[str]:
+    """Our own channel to the parent; whatever a library prints goes to standard error."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return channel
+
+
+def main() -> None:
+    """Serve commands until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    answers = _private_stdout()
+    worker = Worker(get_backend(sys.argv[1]))
+    commands = _commands(sys.stdin)
+    while True:
+        answer = worker.answer(json.loads(commands.get()))
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Expectations: physics first, learning on the efficiency, an interval on everything."""

@@ -1,0 +1,1 @@
+"""Choosing: which candidates are feasible, what better means, and why this one."""

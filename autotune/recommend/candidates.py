@@ -1,0 +1,95 @@
+"""The configurations worth considering for a model on a machine."""
+
+from __future__ import annotations
+
+from autotune.domain.config import Config
+from autotune.domain.errors import NothingFitsError, UserError
+from autotune.domain.machine import MachineFacts
+from autotune.domain.model import ModelFacts
+from autotune.domain.prediction import Hardware, Target
+from autotune.domain.space import Parameter, SearchSpace
+from autotune.domain.workload import Workload
+
+_N_CTX = {
+    Target.SPEED: (2048, 4096),
+    Target.BALANCED: (4096, 8192),
+    Target.QUALITY: (16384, 8192),
+}
+"""Context sizes of each target, the preferred one first."""
+_UBATCHES = (64, 128, 256, 512, 1024, 2048)
+_MANY_THREADS = 8
+"""Up to here every thread count is a candidate, above only some."""
+
+
+def choose_n_ctx(target: Target, model: ModelFacts, workload: Workload) -> int:
+    """The context of a target: its preferred size that the model was trained for and that holds
+    the workload. Raises UserError where the model's own limit is too small for the workload."""
+    if workload.n_tokens > model.n_ctx_train:
+        raise UserError(
+            f"workload {workload.label} needs {workload.n_tokens} tokens, the model was trained "
+            f"for {model.n_ctx_train}: choose a smaller --workload"
+        )
+    sizes = [min(size, model.n_ctx_train) for size in _N_CTX[target]]
+    fitting = [size for size in sizes if size >= workload.n_tokens]
+    return fitting[0] if fitting else -(-workload.n_tokens // 256) * 256
+
+
+def search_space(
+    model: ModelFacts,
+    machine: MachineFacts,
+    *,
+    default: Config,
+    workload: Workload,
+    hardware: Hardware,
+) -> SearchSpace:
+    """Every knob that may change speed or memory here, with its values; the default is the base.
+
+    Raises NothingFitsError when a GPU is demanded that the engine does not have.
+    """
+    threads = thread_counts(machine)
+    parameters = [
+        Parameter(knob="n_threads", values=threads),
+        Parameter(knob="n_threads_batch", values=threads),
+        Parameter(knob="n_ubatch", values=_ubatches(default, workload)),
+        Parameter(knob="flash_attn", values=("off", "on")),
+        Parameter(knob="use_mmap", values=(True, False)),
+    ]
+    if model.slides:
+        parameters.append(Parameter(knob="swa_full", values=(True, False)))
+    layers = _gpu_layers(model, machine, hardware)
+    if layers:
+        parameters.append(Parameter(knob="n_gpu_layers", values=layers))
+    return SearchSpace(base=default, parameters=tuple(parameters))
+
+
+def thread_counts(machine: MachineFacts) -> tuple[int, ...]:
+    """Thread counts worth trying: never more than the processors this process may use."""
+    usable = machine.n_usable
+    if usable <= _MANY_THREADS:
+        return tuple(range(1, usable + 1))
+    physical = min(machine.n_physical or usable, usable)
+    powers = {2**i for i in range(usable.bit_length()) if 2**i <= usable}
+    return tuple(sorted(powers | {physical // 2, physical - 1, physical, usable}))
+
+
+def _ubatches(default: Config, workload: Workload) -> tuple[int, ...]:
+    """Physical batches up to the prompt's length: larger ones compute the same in more memory."""
+    enough = max(workload.n_prompt, _UBATCHES[0])
+    sizes = [size for size in _UBATCHES if size / 2 < enough and size <= default.n_ctx]
+    return tuple(sizes) or (default.n_ubatch,)
+
+
+def _gpu_layers(model: ModelFacts, machine: MachineFacts, hardware: Hardware) -> tuple[int, ...]:
+    """Layer counts to offload: none, quarters, all; empty where there is nothing to choose."""
+    usable = [gpu for gpu in machine.gpus if gpu.device is not None]
+    if hardware is Hardware.CPU or (hardware is Hardware.AUTO and not usable):
+        return ()
+    if not usable:
+        raise NothingFitsError(
+            "no GPU that the engine can use: autotune doctor shows why, --hardware auto goes on "
+            "without one"
+        )
+    everything = model.n_layers + 1
+    quarters = {round(everything * share / 4) for share in range(1, 4)}
+    counts = quarters | {everything} | ({0} if hardware is Hardware.AUTO else set())
+    return tuple(sorted(counts))

@@ -1,0 +1,197 @@
+"""The choice: the fastest feasible candidate, what it rests on, and what else there is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autotune.domain.config import Config
+from autotune.domain.errors import NothingFitsError
+from autotune.domain.prediction import (
+    Alternative,
+    Evidence,
+    Prediction,
+    Recommendation,
+    Target,
+)
+from autotune.domain.units import human_bytes, human_rate
+from autotune.features.case import Case
+from autotune.features.physics import Array
+from autotune.predict.predictor import Forecast, Predictor
+
+MEMORY_RESERVE_RATIO = 0.10
+"""Share of the available memory that is never planned with."""
+TIE_RATIO = 0.02
+"""Request times this close are equal: below the noise between processes."""
+_MIN_P_SUCCESS = 0.5
+_WITHIN_RATIO = 0.05
+_MEMORY_WORTH_RATIO = 0.01
+"""Memory differences below this share are not worth a word."""
+_DRAWS = 400
+_MAX_RELATIVE_SD = 0.2
+"""Candidates of one model share most of their error; this much of it is their own."""
+_BASIS = {
+    Evidence.MEASURED: "measured",
+    Evidence.CALIBRATED: "predicted from runs of this model",
+    Evidence.TRANSFERRED: "predicted from runs of other models",
+    Evidence.PHYSICS: "predicted from physics alone",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """A forecast with what may be chosen from it."""
+
+    forecast: Forecast
+    feasible: Array
+    """1 where memory and reliability allow the configuration; shape (n_cases,)."""
+
+    @property
+    def request_s(self) -> Array:
+        """Median request seconds, infinite where infeasible; shape (n_cases,)."""
+        return np.where(self.feasible > 0, np.exp(self.forecast.request().mean), np.inf)
+
+
+def survey(predictor: Predictor, cases: Sequence[Case], *, available_bytes: int) -> Candidates:
+    """Forecast every candidate and mark the feasible ones."""
+    usable = int(available_bytes * (1 - MEMORY_RESERVE_RATIO))
+    forecast = predictor.forecast(cases, available_bytes=usable)
+    return Candidates(forecast, (forecast.p_success >= _MIN_P_SUCCESS).astype(float))
+
+
+def choose(candidates: Candidates, *, default: Config) -> int:
+    """Index of the best candidate.
+
+    Within the tie band of the fastest, the one nearest to the default and with the least memory
+    wins. Raises NothingFitsError, with what would help, when nothing is feasible.
+    """
+    request_s = candidates.request_s
+    if not np.isfinite(request_s).any():
+        raise _nothing_fits(candidates)
+    tied = np.flatnonzero(request_s <= request_s.min() * (1 + TIE_RATIO))
+    forecast = candidates.forecast
+    return int(
+        min(
+            tied,
+            key=lambda i: (
+                len(forecast.cases[i].config.differences(default)),
+                forecast.peak_bytes[i],
+                request_s[i],
+            ),
+        )
+    )
+
+
+def _nothing_fits(candidates: Candidates) -> NothingFitsError:
+    least = candidates.forecast.peak_bytes.min()
+    return NothingFitsError(
+        f"nothing fits: the smallest configuration needs about {human_bytes(least)}; free memory, "
+        "lower --n-ctx, or take a smaller quantisation of the model"
+    )
+
+
+def recommend(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    *,
+    target: Target,
+    default: Config,
+    available_bytes: int,
+    chosen: int | None = None,
+    seed: int = 0,
+) -> Recommendation:
+    """The best candidate by prediction alone, or the ``chosen`` one, explained.
+
+    Raises NothingFitsError when no candidate is feasible.
+    """
+    candidates = survey(predictor, cases, available_bytes=available_bytes)
+    best = choose(candidates, default=default) if chosen is None else chosen
+    case = candidates.forecast.cases[best]
+    return Recommendation(
+        backend=case.backend,
+        target=target,
+        workload=case.workload,
+        prediction=candidates.forecast.prediction(best),
+        confidence=_confidence(candidates, best, seed),
+        reasons=explain(predictor, case, default),
+        alternatives=_alternatives(candidates, best),
+    )
+
+
+def _confidence(candidates: Candidates, best: int, seed: int) -> float:
+    """Probability that the choice is within 5 % of the best, by drawing from the beliefs."""
+    feasible = np.flatnonzero(candidates.feasible)
+    belief = candidates.forecast.request()
+    sd = np.minimum(belief.sd[feasible], _MAX_RELATIVE_SD)
+    draws = np.random.default_rng(seed).normal(belief.mean[feasible], sd, (_DRAWS, len(feasible)))
+    ours = draws[:, np.searchsorted(feasible, best)]
+    return float(np.mean(ours <= draws.min(axis=1) + np.log1p(_WITHIN_RATIO)))
+
+
+def explain(predictor: Predictor, case: Case, default: Config) -> tuple[str, ...]:
+    """One reason for each knob that differs from the default: what undoing it would cost."""
+    changes = {
+        knob: pair
+        for knob, pair in case.config.differences(default).items()
+        if knob != "n_batch"  # follows n_ubatch
+    }
+    if not changes:
+        return ("the newcomer's default is already the best candidate",)
+    undone = [
+        dataclasses.replace(case, config=_undo(case.config, knob, value))
+        for knob, (_, value) in changes.items()
+    ]
+    forecast = predictor.forecast([case, *undone])
+    return tuple(
+        f"{knob}={ours} instead of {theirs}: {_effect(forecast, i)}"
+        for i, (knob, (ours, theirs)) in enumerate(changes.items(), start=1)
+    )
+
+
+def _effect(forecast: Forecast, index: int) -> str:
+    """What case 0 gains over the case at ``index``, and where that is known from."""
+    seconds = np.exp(forecast.request().mean)
+    factor = seconds[index] / seconds[0]
+    saved = forecast.peak_bytes[index] - forecast.peak_bytes[0]
+    effect = f"{factor:.2f}× the speed"
+    if abs(factor - 1) < TIE_RATIO and abs(saved) > _MEMORY_WORTH_RATIO * forecast.peak_bytes[0]:
+        effect = f"{human_bytes(abs(saved))} {'less' if saved > 0 else 'more'} memory"
+    weakest = max(forecast.evidence[0], forecast.evidence[index], key=list(Evidence).index)
+    return f"{effect}, {_BASIS[weakest]}"
+
+
+def _undo(config: Config, knob: str, value: object) -> Config:
+    """The configuration with one knob back at the default, batches kept consistent."""
+    if knob != "n_ubatch":
+        return config.replace(**{knob: value})
+    n_ubatch = int(str(value))
+    return config.replace(n_ubatch=n_ubatch, n_batch=max(config.n_batch, n_ubatch))
+
+
+def _alternatives(candidates: Candidates, best: int) -> tuple[Alternative, ...]:
+    """The least-memory and the fastest-load feasible candidates, where they trade something."""
+    forecast, feasible = candidates.forecast, candidates.feasible > 0
+    chosen = forecast.prediction(best)
+    found = []
+    for score in (forecast.peak_bytes, forecast.load.mean):
+        index = int(np.argmin(np.where(feasible, score, np.inf)))
+        prediction = forecast.prediction(index)
+        if index != best and (trade := _trade(prediction, chosen)):
+            found.append(Alternative(prediction=prediction, trade=trade))
+    return tuple(found)
+
+
+def _trade(other: Prediction, chosen: Prediction) -> str:
+    """What the other one gives and takes, where it gives at least 5 %; else nothing."""
+    memory = other.peak_memory_bytes.q50 / chosen.peak_memory_bytes.q50
+    load = other.load_s.q50 / chosen.load_s.q50
+    request = f"request {other.request_s / chosen.request_s:.2f}×"
+    rate = f"decode {human_rate(other.decode_tps.q50)}, {request}"
+    if memory < 1 - _WITHIN_RATIO:
+        return f"{1 - memory:.0%} less memory; {rate}"
+    if load < 1 - _WITHIN_RATIO:
+        return f"loads in {load:.2f}× the time; {rate}"
+    return ""

@@ -1,0 +1,76 @@
+"""A subject: one model on one machine, registered in the store; what every question is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotune.domain.config import Config
+from autotune.domain.machine import MachineFacts, Probe
+from autotune.domain.model import ModelFacts
+from autotune.domain.workload import Workload
+from autotune.facts.gguf import read_model
+from autotune.facts.machine import machine_id, read_machine
+from autotune.facts.probe import probe_machine
+from autotune.features.case import Case
+from autotune.store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A model file with its facts, and the machine with its probe."""
+
+    model_path: Path
+    model: ModelFacts
+    machine_id: str
+    machine: MachineFacts
+    probe: Probe
+
+    def case(self, backend: str, config: Config, workload: Workload) -> Case:
+        """The case of one configuration of this subject."""
+        return Case(
+            machine_id=self.machine_id,
+            machine=self.machine,
+            probe=self.probe,
+            model=self.model,
+            backend=backend,
+            config=config,
+            workload=workload,
+        )
+
+    def cases(
+        self, backend: str, configs: Iterable[Config], workload: Workload
+    ) -> tuple[Case, ...]:
+        """The cases of several configurations."""
+        return tuple(self.case(backend, config, workload) for config in configs)
+
+
+def read_subject(model_path: Path, store: Store) -> Subject:
+    """Read a model and this machine, and register both.
+
+    A machine that the store does not know is probed once (at most 5 s). Raises GGUFError for a
+    file that is not a usable GGUF.
+    """
+    model = read_model(model_path)
+    machine = read_machine()
+    identity = machine_id(machine)
+    store.record_machine(identity, machine)
+    store.record_model(model, model_path)
+    return Subject(
+        model_path=model_path,
+        model=model,
+        machine_id=identity,
+        machine=machine,
+        probe=_probe(identity, machine, store),
+    )
+
+
+def _probe(identity: str, machine: MachineFacts, store: Store) -> Probe:
+    known = store.load_probe(identity)
+    # A wider affinity than at the last probe asks for thread counts that it did not see.
+    if known is not None and max(known.n_threads) >= machine.n_usable:
+        return known
+    probe = probe_machine(machine.n_usable)
+    store.record_probe(identity, probe)
+    return probe

@@ -1,0 +1,1 @@
+"""What to try next, when to stop, and the proof at the end."""

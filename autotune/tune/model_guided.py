@@ -1,0 +1,69 @@
+"""The model-guided strategy: try what promises most for its price.
+
+Expected improvement over the best measured configuration (Jones, Schonlau, Welch: "Efficient
+Global Optimization", 1998), on log request times, so that it reads as a relative gain; times the
+probability of success; over the seconds the trial will take.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import ndtr
+
+from autotune.features.physics import Array
+from autotune.predict.phase import Belief
+from autotune.recommend.choose import Candidates
+
+PRICE_EXPONENT = 0.5
+"""How much a trial's duration counts against its promise."""
+RANDOM_SHARE = 0.15
+"""Share of trials drawn at random from the feasible: they keep the telemetry unbiased."""
+_FEW = 3
+"""Trials before any random one: the first contact is informative on purpose."""
+
+
+def expected_improvement(belief: Belief, best: float) -> Array:
+    """Expected gain over ``best`` (log seconds), a share of the request time; (n_cases,)."""
+    z = (best - belief.mean) / belief.sd
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    return np.asarray(np.maximum(belief.sd * (z * ndtr(z) + density), 1e-300))
+
+
+class ModelGuided:
+    """Asks for the candidate with the best score; remembers what was tried."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._tried: set[int] = set()
+
+    def tell(self, index: int) -> None:
+        """A candidate was tried, whatever came of it."""
+        self._tried.add(index)
+
+    def promise(self, candidates: Candidates, best: float) -> float:
+        """The largest expected gain that is left, as a share of the request time."""
+        open_ = self._open(candidates)
+        if not open_.any():
+            return 0.0
+        return float(expected_improvement(candidates.forecast.request(), best)[open_].max())
+
+    def ask(self, candidates: Candidates, best: float) -> int | None:
+        """Index of the candidate to try next; None when all feasible ones were tried."""
+        open_ = self._open(candidates)
+        if not open_.any():
+            return None
+        if len(self._tried) >= _FEW and self._rng.random() < RANDOM_SHARE:
+            return int(self._rng.choice(np.flatnonzero(open_)))
+        belief = candidates.forecast.request()
+        score = (
+            np.log(expected_improvement(belief, best))
+            + np.log(candidates.forecast.p_success)
+            - PRICE_EXPONENT * belief.mean
+        )
+        return int(np.argmax(np.where(open_, score, -np.inf)))
+
+    def _open(self, candidates: Candidates) -> Array:
+        """Feasible candidates not yet tried, as a mask."""
+        mask = candidates.feasible > 0
+        mask[list(self._tried)] = False
+        return np.asarray(mask)

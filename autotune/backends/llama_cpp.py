@@ -33,6 +33,7 @@ _LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, Tru
 
 _LOG_WARN = 3
 """ggml_log_level: 1 debug, 2 info, 3 warn, 4 error, 5 the continuation of the line before."""
+_LOG_ERROR = 4
 _LOG_CONT = 5
 _EXCERPT_LINES = 20
 
@@ -60,10 +61,10 @@ class EngineLog:
         self.lines.clear()
         self._levels.clear()
 
-    def problems(self) -> list[str]:
-        """Warnings and errors, oldest first."""
+    def problems(self, level: int = _LOG_WARN) -> list[str]:
+        """Lines of at least that level (warnings and errors by default), oldest first."""
         pairs = zip(self._levels, self.lines, strict=True)
-        return [line.strip() for level, line in pairs if level >= _LOG_WARN and line.strip()]
+        return [line.strip() for at, line in pairs if at >= level and line.strip()]
 
 
 class LlamaCppBackend:
@@ -246,7 +247,7 @@ class LlamaCppSession:
 
     def _error(self, otherwise: Reason, message: str) -> EngineError:
         """The failure with llama.cpp's own words, classed by them."""
-        problems = self._log.problems()
+        problems = self._log.problems(_LOG_ERROR)
         reason = llama_log.read_reason(problems, otherwise)
         return EngineError(reason, f"{message}: {problems[0]}" if problems else message)
 

@@ -27,7 +27,7 @@ _REASONS = (
     (Reason.OOM, ("failed to allocate", "unable to allocate", "out of memory", "cannot allocate")),
     (
         Reason.CONSTRAINT,
-        ("requires flash", "require flash", "not supported", "must be", "n_ctx", "not divisible"),
+        ("requires flash", "require flash", "not supported", "must be", "not divisible"),
     ),
 )
 

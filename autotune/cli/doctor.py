@@ -67,7 +67,9 @@ class StoreLook:
 def _look_at_store(db: str | None, identity: str) -> StoreLook:
     try:
         with open_store(db) as store:
-            return StoreLook(store.label, store.count_runs(), store.load_probe(identity), "")
+            return StoreLook(
+                store.database.label, store.count_runs(), store.load_probe(identity), ""
+            )
     except AutotuneError as error:
         return StoreLook(str(db), None, None, str(error))
 

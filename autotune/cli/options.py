@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -48,11 +49,8 @@ ContextOption = Annotated[
 @contextmanager
 def open_store(db: str | None) -> Iterator[Store]:
     """The store at ``--db``, else in the user's data folder; closed afterwards."""
-    store = Store.open(db or default_db())
-    try:
+    with Store.open(db or default_db(), now=lambda: datetime.now(UTC)) as store:
         yield store
-    finally:
-        store.close()
 
 
 def default_db() -> str:

@@ -1,0 +1,64 @@
+"""llama.cpp's log lines, as recorded from the library, read into values."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotune.backends.llama_log import read_reason, read_report
+from autotune.domain.run import Reason
+from autotune.domain.units import MIB
+
+CPU = """\
+load_tensors:   CPU_Mapped model buffer size =   235.16 MiB
+load_tensors:   CPU_REPACK model buffer size =    12.66 MiB
+llama_context: n_ctx                 = 1024
+llama_context: flash_attn            = disabled
+llama_context:        CPU  output buffer size =     1.00 MiB
+llama_kv_cache:        CPU KV buffer size =     3.00 MiB
+llama_kv_cache:        CPU KV buffer size =    15.00 MiB
+sched_reserve:        CPU compute buffer size =   514.50 MiB
+"""
+CUDA = """\
+load_tensors: offloading 32 repeating layers to GPU
+load_tensors: offloaded 33/33 layers to GPU
+load_tensors:   CPU_Mapped model buffer size =   281.81 MiB
+load_tensors:        CUDA0 model buffer size =  4403.49 MiB
+llama_context: flash_attn            = auto
+resolve_fused_ops: Flash Attention enabled
+llama_kv_cache:      CUDA0 KV buffer size =   512.00 MiB
+sched_reserve:      CUDA0 compute buffer size =   258.50 MiB
+sched_reserve:  CUDA_Host compute buffer size =    24.01 MiB
+"""
+
+
+def test_a_processor_log_names_buffers_by_kind() -> None:
+    """Several buffers of a kind add up; nothing was offloaded."""
+    report = read_report(CPU.splitlines(keepends=True))
+
+    assert report.total_bytes("kv") == 18 * MIB
+    assert report.total_bytes("compute") == round(514.5 * MIB)
+    assert report.total_bytes("recurrent") is None
+    assert (report.flash_attn, report.n_ctx, report.layers_offloaded) == (False, 1024, None)
+
+
+def test_a_gpu_log_names_devices_and_layers() -> None:
+    """What auto became, and how many layers really moved."""
+    report = read_report(CUDA.splitlines(keepends=True))
+
+    assert (report.layers_offloaded, report.layers_total) == (33, 33)
+    assert report.flash_attn is True
+    assert {b.device for b in report.buffers} == {"CPU_Mapped", "CUDA0", "CUDA_Host"}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("error loading model: unknown model architecture: 'nonesuch'", Reason.UNSUPPORTED),
+        ("ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer", Reason.OOM),
+        ("quantized V cache requires flash_attn to be enabled", Reason.CONSTRAINT),
+        ("error loading model: tensor 'x' data is not within the file bounds", Reason.LOAD_ERROR),
+    ],
+)
+def test_the_engines_words_decide_the_reason(line: str, reason: Reason) -> None:
+    """Known phrases are evidence; anything else stays what the caller knows."""
+    assert read_reason([line], otherwise=Reason.LOAD_ERROR) is reason

@@ -1,0 +1,50 @@
+"""Workloads: llama-bench's labels, read and written."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotune.domain.errors import UserError
+from autotune.domain.workload import Workload
+
+workloads = st.builds(
+    Workload,
+    n_prompt=st.integers(1, 10_000),
+    n_gen=st.integers(0, 10_000),
+    n_depth=st.integers(0, 100_000),
+    n_parallel=st.integers(1, 64),
+)
+
+
+@given(workloads)
+def test_a_label_reads_back_as_the_workload(workload: Workload) -> None:
+    """parse is the inverse of label."""
+    assert Workload.parse(workload.label) == workload
+
+
+def test_a_single_phase_is_a_workload() -> None:
+    """llama-bench's pp512 and tg128 are read as they are."""
+    assert Workload.parse("pp512") == Workload(n_prompt=512, n_gen=0)
+    assert Workload.parse("tg128@d4096") == Workload(n_prompt=0, n_gen=128, n_depth=4096)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "512", "pp", "pp512 tg128", "tg-1", "pp512+tg128@4096", "@d8"]
+)
+def test_anything_else_is_refused_with_an_example(text: str) -> None:
+    """The message shows what a workload looks like."""
+    with pytest.raises(UserError, match="write pp512"):
+        Workload.parse(text)
+
+
+def test_decode_follows_the_prompt() -> None:
+    """The mean depth of a decoded token counts the prompt."""
+    assert Workload(n_prompt=512, n_gen=128, n_depth=100).decode_depth == 100 + 512 + 64
+
+
+def test_a_workload_that_outgrows_the_context_says_so() -> None:
+    """The message names both sizes and both cures."""
+    with pytest.raises(UserError, match="needs 640 tokens, n_ctx is 512: raise n_ctx or"):
+        Workload(n_prompt=512, n_gen=128).require_context(512)

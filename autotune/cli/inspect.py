@@ -22,6 +22,7 @@ from autotune.domain.units import human_bytes
 from autotune.facts.gguf import read_model
 from autotune.facts.machine import read_machine
 from autotune.facts.plan import plan_memory
+from autotune.facts.weights import repacked_types
 
 _N_CTX = 4096
 
@@ -38,7 +39,8 @@ def inspect(model: ModelArgument, changes: SetOption = None, as_json: JsonOption
     n_ctx = min(_N_CTX, facts.n_ctx_train)
     default = get_backend(DEFAULT_BACKEND).default_config(n_ctx=n_ctx, n_logical=machine.n_logical)
     config = parse_config(changes, default)
-    plan = plan_memory(facts, config, isa=machine.isa)
+    repacks = repacked_types(machine.isa)
+    plan = plan_memory(facts, config, repacks=repacks, gpus=machine.gpus)
     if as_json:
         print_json(_document(facts, config, plan))
     else:

@@ -14,6 +14,7 @@ from sklearn.linear_model import Ridge
 
 from autotune.domain.units import MIB
 from autotune.facts.plan import plan_memory
+from autotune.facts.weights import repacked_types
 from autotune.features.case import Case
 from autotune.features.physics import Array
 
@@ -64,7 +65,8 @@ def _split(cases: Sequence[Case]) -> tuple[Array, Array]:
 
 
 def _row(case: Case) -> tuple[float, float, float, float, float]:
-    plan = plan_memory(case.model, case.config, isa=case.machine.isa)
+    repacks = repacked_types(case.machine.isa)
+    plan = plan_memory(case.model, case.config, repacks=repacks, gpus=case.machine.gpus)
     compute = plan.total_bytes(component="compute", device="CPU")
     n_batch = min(case.config.n_ubatch, max(case.workload.n_prompt, 1))
     activations = 3 * 4 * case.model.n_ff * n_batch

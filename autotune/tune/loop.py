@@ -22,7 +22,7 @@ from autotune.domain.study import Observation, Study, StudyState
 from autotune.features.case import Case
 from autotune.measure.runner import Runner
 from autotune.predict.predictor import Predictor
-from autotune.recommend.choose import Candidates, choose, recommend, survey
+from autotune.recommend.choose import TIE_RATIO, Candidates, choose, recommend, survey
 from autotune.recommend.subject import Subject
 from autotune.store.store import Store
 from autotune.tune.model_guided import ModelGuided
@@ -127,7 +127,7 @@ class _Loop:
         self._predictor = Predictor().fit(self._observations)
         self._strategy = ModelGuided(np.random.default_rng(question.study.seed))
         self._runs: list[Run] = []
-        self._best: tuple[int, Run] | None = None
+        self._measured: dict[int, Run] = {}
         self.study_id = store.start_study(
             question.study,
             machine_id=question.subject.machine_id,
@@ -146,12 +146,12 @@ class _Loop:
         self._candidates()  # refuses at once when nothing fits
         default = self._try(0, Purpose.PROBE)
         self._search()
-        if self._best is None:
+        if not self._measured:
             raise MeasurementError(
                 f"no configuration of {self._question.subject.model_path.name} could be measured: "
                 f"{default.message}"
             )
-        return self._confirm(self._best[0])
+        return self._confirm(self._winner())
 
     def _candidates(self) -> Candidates:
         candidates = survey(
@@ -176,11 +176,10 @@ class _Loop:
 
     def _best_log_s(self, candidates: Candidates) -> float:
         """Log request seconds to beat: the best measured, else the default's expectation."""
-        if self._best is None:
+        best = self._best
+        if best is None:
             return float(candidates.forecast.request().mean[0])
-        measurement = self._best[1].measurement
-        assert measurement is not None
-        return float(np.log(measurement.request_s.median))
+        return float(np.log(_request_s(best)))
 
     def _has_time_for(self, candidates: Candidates, index: int) -> bool:
         """Whether a trial and the confirmation after it fit into what is left."""
@@ -192,7 +191,7 @@ class _Loop:
         """Expected duration of the confirmation, from the runs so far."""
         if self._best is None:
             return 0.0
-        return CONFIRM_PAIRS * (self._runs[0].elapsed_s + self._best[1].elapsed_s)
+        return CONFIRM_PAIRS * (self._runs[0].elapsed_s + self._best.elapsed_s)
 
     def _left_s(self) -> float:
         return self._question.study.time_limit_s - (self._clock() - self._started)
@@ -203,10 +202,27 @@ class _Loop:
         self._runs.append(run)
         self._strategy.tell(index)
         self._learn()
-        measurement = run.measurement
-        if measurement is not None and (self._best is None or _beats(run, self._best[1])):
-            self._best = (index, run)
+        if run.measurement is not None:
+            self._measured[index] = run
         return run
+
+    @property
+    def _best(self) -> Run | None:
+        """The fastest run so far."""
+        return min(self._measured.values(), key=_request_s, default=None)
+
+    def _winner(self) -> int:
+        """Of the configurations that tie with the fastest, the one nearest to the default."""
+        limit = min(map(_request_s, self._measured.values())) * (1 + TIE_RATIO)
+        tied = [index for index, run in self._measured.items() if _request_s(run) <= limit]
+        cases, default = self._question.cases, self._question.study.default
+        return min(
+            tied,
+            key=lambda index: (
+                len(cases[index].config.differences(default)),
+                _request_s(self._measured[index]),
+            ),
+        )
 
     def _learn(self) -> None:
         self._predictor = Predictor().fit(self._observations)
@@ -235,7 +251,7 @@ class _Loop:
                 config=config,
                 elapsed_s=self._clock() - self._started,
                 left_s=max(self._left_s(), 0.0),
-                best=self._best[1] if self._best else None,
+                best=self._best,
                 default=self._runs[0] if self._runs else None,
             )
         )
@@ -282,8 +298,7 @@ class _Loop:
         )
 
 
-def _beats(run: Run, best: Run) -> bool:
-    ours, theirs = run.measurement, best.measurement
-    assert ours is not None
-    assert theirs is not None
-    return ours.request_s.median < theirs.request_s.median
+def _request_s(run: Run) -> float:
+    measurement = run.measurement
+    assert measurement is not None, "only measured runs are compared"
+    return measurement.request_s.median

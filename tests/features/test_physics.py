@@ -1,0 +1,116 @@
+"""The roofline against arithmetic done by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autotune.domain.config import Config
+from autotune.domain.workload import Workload
+from autotune.features.case import Case
+from autotune.features.physics import model_work, roofline
+from tests.factories import make_machine, make_model, make_probe
+
+TIED_BYTES = 272_000 + 491_520 + 1_474_560
+"""Every weight of the factory's model: its embedding is also its output layer."""
+
+
+def make_case(**changes: object) -> Case:
+    """The factory's model on the factory's machine."""
+    defaults: dict[str, object] = {
+        "machine_id": "m",
+        "machine": make_machine(),
+        "probe": make_probe(),
+        "model": make_model(),
+        "backend": "llama-cpp-python",
+        "config": Config(n_threads=2, n_threads_batch=2),
+        "workload": Workload(n_prompt=512, n_gen=128),
+    }
+    return Case(**{**defaults, **changes})  # type: ignore[arg-type]
+
+
+def test_a_decoded_token_reads_all_active_weights_and_the_cache() -> None:
+    """Weights plus 576 cached tokens of 4 layers × 2 heads × (64 + 64) × 2 bytes, at 18 GB/s."""
+    floor = roofline([make_case()])
+    kv_bytes = 576 * 4 * 2 * 128 * 2
+
+    assert floor.kv_bytes[0] == kv_bytes
+    assert floor.decode_s[0] == pytest.approx((TIED_BYTES + kv_bytes) / 18e9)
+    assert floor.decode_is_memory[0] == 1
+
+
+def test_a_prompt_is_bound_by_arithmetic() -> None:
+    """Twice the body's weights for each token, the output layer once a batch, at 95 GFLOPS."""
+    floor = roofline([make_case()])
+    body, output = 786_432 + 2_359_296, 256_000
+    attention = 2.0 * 16 * 128 * 256  # 2 FLOPs × heads × (key + value) × mean depth
+
+    flops = 512 * (2 * body + attention) + 2 * output
+    assert floor.prefill_s[0] == pytest.approx(flops / 95e9)
+
+
+def test_an_untied_embedding_is_one_row() -> None:
+    """With an output layer of its own, the embedding is looked up, not read."""
+    from autotune.domain.model import TensorSum
+
+    tied = make_model()
+    output = TensorSum(
+        group="output", type="Q8_0", n_tensors=1, n_elements=256_000, n_bytes=272_000
+    )
+    untied = make_model(tensors=(*tied.tensors, output))
+
+    assert model_work(tied).active_bytes == model_work(untied).active_bytes == TIED_BYTES
+
+
+def test_experts_are_read_by_their_share() -> None:
+    """Two of eight experts: a quarter of their bytes."""
+    from autotune.domain.model import TensorSum
+
+    experts = TensorSum(
+        group="experts", type="Q4_K", n_tensors=12, n_elements=8_000_000, n_bytes=4_500_000
+    )
+    dense = make_model()
+    sparse = make_model(tensors=(*dense.tensors, experts), n_experts=8, n_experts_used=2)
+
+    assert sparse.active_bytes == dense.active_bytes + 4_500_000 / 4
+
+
+def test_a_sliding_window_caps_the_cache_that_is_read() -> None:
+    """Half of the layers see 128 tokens only."""
+    full = roofline([make_case()]).kv_bytes[0]
+    model = make_model(sliding_window=128, is_sliding=(True, False, True, False))
+    half = roofline([make_case(model=model)]).kv_bytes[0]
+
+    assert half == pytest.approx(full / 2 * (1 + 128 / 576))
+
+
+def test_more_depth_never_makes_decode_faster() -> None:
+    """Monotone in depth, whatever else."""
+    depths = [0, 100, 1000, 4000]
+    cases = [make_case(workload=Workload(n_depth=depth)) for depth in depths]
+
+    assert np.all(np.diff(roofline(cases).decode_s) > 0)
+
+
+def test_a_quantised_cache_is_read_faster() -> None:
+    """q8_0 takes 34 bytes where f16 takes 64."""
+    plain = roofline([make_case()]).kv_bytes[0]
+    config = Config(type_k="q8_0", type_v="q8_0", flash_attn="on")
+    quantised = roofline([make_case(config=config)]).kv_bytes[0]
+
+    assert quantised == pytest.approx(plain * 34 / 64)
+
+
+def test_small_batches_read_the_weights_again() -> None:
+    """With enough arithmetic, 512 tokens one by one are 512 passes over the weights."""
+    probe = make_probe(flops_per_s=(1e15, 1e15))
+    config = Config(n_ubatch=1, n_batch=512, n_threads_batch=2)
+    one_by_one = roofline([make_case(probe=probe, config=config)])
+
+    assert one_by_one.prefill_s[0] == pytest.approx(512 * TIED_BYTES / 18e9)
+    assert one_by_one.prefill_is_memory[0] == 1
+
+
+def test_a_workload_without_prompt_costs_no_prefill() -> None:
+    """Zero, not nonsense."""
+    assert roofline([make_case(workload=Workload(n_prompt=0, n_gen=1))]).prefill_s[0] == 0

@@ -1,0 +1,141 @@
+"""The predictor against a truth that is known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from autotune.domain.prediction import TARGETS, Evidence
+from autotune.domain.run import Reason
+from autotune.features.case import Case
+from autotune.measure.simulated import SimulatedRunner
+from autotune.predict.predictor import Predictor
+from tests.simulation import SMALL, TRUTH, make_cases, scaled_model, simulate
+
+CASES = make_cases()
+
+
+def decode_errors(predictor: Predictor, cases: tuple[Case, ...]) -> np.ndarray:
+    """Absolute relative errors of the predicted decode time against the truth."""
+    runner = SimulatedRunner(cases[0].model, TRUTH)
+    truth = [runner.decode_s(case.config, case.workload) for case in cases]
+    return np.abs(np.exp(predictor.forecast(cases).decode.mean) / truth - 1)
+
+
+def test_without_data_physics_answers_and_says_so() -> None:
+    """Every quantity has an interval; the evidence is physics; the truth is inside."""
+    prediction = Predictor().fit([]).forecast(CASES).prediction(0)
+    runner = SimulatedRunner(SMALL, TRUTH)
+    truth_tps = 1 / runner.decode_s(CASES[0].config, CASES[0].workload)
+
+    assert prediction.evidence is Evidence.PHYSICS
+    for name in TARGETS:
+        interval = getattr(prediction, name)
+        assert 0 < interval.q05 < interval.q50 < interval.q95
+    assert prediction.decode_tps.q05 < truth_tps < prediction.decode_tps.q95
+
+
+def test_a_few_runs_calibrate_the_rest() -> None:
+    """Six runs of a model predict its other configurations within a few percent."""
+    rng = np.random.default_rng(0)
+    chosen = [CASES[i] for i in rng.choice(len(CASES), 6, replace=False)]
+    before = decode_errors(Predictor().fit([]), CASES)
+    predictor = Predictor().fit(simulate(chosen))
+    after = decode_errors(predictor, CASES)
+
+    assert np.median(after) < 0.08
+    assert np.median(after) < np.median(before) / 2
+    assert predictor.forecast(CASES).evidence.count(Evidence.CALIBRATED) == len(CASES) - 6
+
+
+def test_other_models_help_an_unseen_one() -> None:
+    """Runs of two other models on this machine make a first answer better than physics."""
+    others = [*make_cases(scaled_model("a", 50))[::9], *make_cases(scaled_model("b", 400))[::9]]
+    predictor = Predictor().fit(simulate(others))
+    forecast = predictor.forecast(CASES)
+
+    assert set(forecast.evidence) == {Evidence.TRANSFERRED}
+    assert np.median(decode_errors(predictor, CASES)) < 0.1
+
+
+def test_a_measured_configuration_is_answered_with_its_measurement() -> None:
+    """Verbatim: the median of its runs, marked as measured."""
+    (observation,) = simulate(CASES[:1])
+    prediction = Predictor().fit([observation]).forecast(CASES[:1]).prediction(0)
+
+    assert prediction.evidence is Evidence.MEASURED
+    assert prediction.decode_tps.q50 == pytest.approx(observation.decode_tps)
+    assert prediction.prefill_tps.q50 == pytest.approx(observation.prefill_tps)
+    assert prediction.peak_memory_bytes.q50 == observation.peak_rss_bytes
+
+
+def test_intervals_cover_what_they_claim() -> None:
+    """Of the unseen configurations of a calibrated model, about nine in ten lie inside."""
+    covered = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(CASES))
+        predictor = Predictor().fit(simulate([CASES[i] for i in order[:12]], seed=seed))
+        rest = [CASES[i] for i in order[12:]]
+        belief = predictor.forecast(rest).decode
+        measured = np.log([1 / (o.decode_tps or 1) for o in simulate(rest, seed=100 + seed)])
+        covered.extend(np.abs(measured - belief.mean) <= 1.645 * belief.sd)
+
+    assert 0.85 <= np.mean(covered) <= 1.0
+
+
+def test_shuffled_measurements_teach_nothing() -> None:
+    """The negative control: with speeds shuffled among models, there is no skill to find."""
+    models = [scaled_model(str(i), 40 * 2**i) for i in range(5)]
+    observations = simulate([case for model in models for case in make_cases(model)[::31]])
+    rates = np.random.default_rng(1).permutation([o.decode_tps for o in observations])
+    shuffled = [
+        dataclasses.replace(o, decode_tps=rate) for o, rate in zip(observations, rates, strict=True)
+    ]
+
+    honest = decode_errors(Predictor().fit(observations), CASES)
+    fooled = decode_errors(Predictor().fit(shuffled), CASES)
+    assert np.median(honest) < np.median(fooled) / 3
+
+
+def test_a_configuration_that_failed_is_trusted_less() -> None:
+    """Failures lower the chance of the same configuration, and of nothing else."""
+    good, bad = simulate(CASES[:2])
+    failed = [dataclasses.replace(bad, run_id=i, reason=Reason.CRASH) for i in range(10, 13)]
+    p_success = Predictor().fit([good, *failed]).forecast(CASES[:3]).p_success
+
+    assert p_success[1] < 0.6 < p_success[0]
+    assert p_success[2] > 0.8
+
+
+def test_a_cancelled_run_is_no_evidence() -> None:
+    """Ctrl-C says nothing about a configuration."""
+    (observation,) = simulate(CASES[:1])
+    cancelled = dataclasses.replace(observation, reason=Reason.CANCELLED)
+    with_it = Predictor().fit([observation, cancelled]).forecast(CASES[:2]).p_success
+    without = Predictor().fit([observation]).forecast(CASES[:2]).p_success
+
+    assert with_it == pytest.approx(without)
+
+
+def test_what_does_not_fit_is_not_expected_to_run() -> None:
+    """The memory rule: a peak above what is available almost surely fails."""
+    predictor = Predictor().fit(simulate(CASES[:4]))
+    plenty = predictor.forecast(CASES, available_bytes=8 * 1024**3).p_success
+    scarce = predictor.forecast(CASES, available_bytes=50 * 1024**2).p_success
+
+    assert plenty.min() > 0.9
+    assert scarce.max() < 0.05
+
+
+def test_memory_grows_with_what_it_is_made_of() -> None:
+    """Monotone in context and physical batch, among configurations that nobody has run."""
+    predictor = Predictor().fit(simulate(CASES[:8]))
+    case = CASES[100]
+    for knob, sizes in (("n_ctx", [2048, 4096, 8192]), ("n_ubatch", [64, 128, 256])):
+        configs = [case.config.replace(n_batch=512, n_ubatch=64).replace(**{knob: n}) for n in sizes]
+        cases = [dataclasses.replace(case, config=config) for config in configs]
+
+        assert np.all(np.diff(predictor.forecast(cases).peak_bytes) > 0)

@@ -1,0 +1,147 @@
+"""The choice and its explanation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from autotune.domain.config import Config
+from autotune.domain.errors import NothingFitsError, UserError
+from autotune.domain.machine import GPUFacts
+from autotune.domain.prediction import Hardware, Target
+from autotune.domain.workload import Workload
+from autotune.measure.simulated import SimulatedRunner
+from autotune.predict.predictor import Predictor
+from autotune.recommend.candidates import choose_n_ctx, search_space, thread_counts
+from autotune.recommend.choose import recommend
+from tests.factories import make_machine, make_model
+from tests.simulation import DEFAULT, MACHINE, SMALL, TRUTH, WORKLOAD, make_cases, simulate
+
+CASES = make_cases()
+PLENTY = 8 * 1024**3
+
+
+def truth_s(config: Config) -> float:
+    """The true request time."""
+    return SimulatedRunner(SMALL, TRUTH).request_s(config, WORKLOAD)
+
+
+def test_with_enough_runs_the_best_configuration_is_chosen() -> None:
+    """A tenth of the space measured: the choice is within 5 % of the best there is."""
+    predictor = Predictor().fit(simulate(CASES[::10]))
+    chosen = recommend(
+        predictor, CASES, target=Target.BALANCED, default=DEFAULT, available_bytes=PLENTY
+    )
+
+    best = min(truth_s(case.config) for case in CASES)
+    assert truth_s(chosen.config) <= best * 1.05
+
+
+def test_every_changed_knob_has_a_reason_with_its_number() -> None:
+    """A person sees what each change buys, and where that is known from."""
+    predictor = Predictor().fit(simulate(CASES[::10]))
+    chosen = recommend(
+        predictor, CASES, target=Target.BALANCED, default=DEFAULT, available_bytes=PLENTY
+    )
+    changed = set(chosen.config.differences(DEFAULT)) - {"n_batch"}
+
+    assert len(chosen.reasons) == max(len(changed), 1)
+    for knob in changed:
+        assert any(reason.startswith(f"{knob}=") for reason in chosen.reasons)
+    assert all("×" in reason or "memory" in reason for reason in chosen.reasons)
+    assert 0 < chosen.confidence <= 1
+
+
+def test_ties_go_to_the_default() -> None:
+    """Where nothing is faster by more than the noise, nothing is changed."""
+    predictor = Predictor().fit(simulate(CASES[::5]))
+    same = [c for c in CASES if c.config.replace(use_mmap=True) == DEFAULT]
+    chosen = recommend(
+        predictor, same, target=Target.BALANCED, default=DEFAULT, available_bytes=PLENTY
+    )
+
+    assert len(same) == 2
+    assert chosen.config == DEFAULT
+    assert chosen.reasons == ("the newcomer's default is already the best candidate",)
+
+
+def test_when_nothing_fits_it_says_what_would() -> None:
+    """One line with the smallest need and the ways out."""
+    predictor = Predictor().fit([])
+    with pytest.raises(NothingFitsError, match="smallest configuration needs about .* lower --n-"):
+        recommend(
+            predictor,
+            CASES,
+            target=Target.BALANCED,
+            default=DEFAULT,
+            available_bytes=40 * 1024**2,
+        )
+
+
+def test_no_candidate_uses_more_threads_than_it_may() -> None:
+    """On a machine with a quota of one processor there is one thread count."""
+    assert thread_counts(make_machine(n_usable=1)) == (1,)
+    assert thread_counts(make_machine(n_usable=4)) == (1, 2, 3, 4)
+    many = thread_counts(make_machine(n_usable=48, n_logical=64, n_physical=32))
+    assert max(many) == 48
+    assert 32 in many
+
+
+@pytest.mark.parametrize(
+    ("target", "n_ctx"), [(Target.SPEED, 2048), (Target.BALANCED, 4096), (Target.QUALITY, 8192)]
+)
+def test_the_context_follows_the_target_within_the_models_limit(target: Target, n_ctx: int) -> None:
+    """A model trained for 8192 tokens never gets 16384."""
+    assert choose_n_ctx(target, make_model(n_ctx_train=8192), WORKLOAD) == n_ctx
+
+
+def test_the_context_holds_the_workload() -> None:
+    """A longer request takes the target's next size, one beyond the model is refused."""
+    long = Workload(n_prompt=3000, n_gen=500)
+
+    assert choose_n_ctx(Target.SPEED, make_model(n_ctx_train=8192), long) == 4096
+    with pytest.raises(UserError, match="trained for 2048"):
+        choose_n_ctx(Target.SPEED, make_model(n_ctx_train=2048), long)
+
+
+def test_gpu_layers_are_candidates_only_where_the_engine_has_a_gpu() -> None:
+    """None, quarters and all; a driver without an engine for it is no GPU."""
+    seen = GPUFacts(name="Card", total_bytes=24 * 1024**3)
+    usable = dataclasses.replace(seen, device="CUDA0")
+
+    def layers(gpus: tuple[GPUFacts, ...], hardware: Hardware) -> set[int]:
+        space = search_space(
+            make_model(),
+            dataclasses.replace(MACHINE, gpus=gpus),
+            default=DEFAULT,
+            workload=WORKLOAD,
+            hardware=hardware,
+        )
+        return {config.n_gpu_layers for config in space.configs() if config != DEFAULT}
+
+    assert layers((usable,), Hardware.AUTO) == {0, 1, 2, 4, 5}
+    assert layers((usable,), Hardware.GPU) == {1, 2, 4, 5}
+    assert layers((seen,), Hardware.AUTO) == {0}
+    assert layers((usable,), Hardware.CPU) == {0}
+    with pytest.raises(NothingFitsError, match="no GPU that the engine can use"):
+        layers((seen,), Hardware.GPU)
+
+
+def test_confidence_is_the_same_for_the_same_seed() -> None:
+    """Randomness is an argument."""
+    predictor = Predictor().fit(simulate(CASES[::40]))
+    again = [
+        recommend(
+            predictor,
+            CASES,
+            target=Target.BALANCED,
+            default=DEFAULT,
+            available_bytes=PLENTY,
+            seed=7,
+        ).confidence
+        for _ in range(2)
+    ]
+
+    assert np.ptp(again) == 0

@@ -1,0 +1,179 @@
+"""Whole studies on simulated machines, recorded in a real store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from autotune.domain.config import Config
+from autotune.domain.errors import MeasurementError, NothingFitsError
+from autotune.domain.run import Purpose, Reason, Run, Trial
+from autotune.domain.study import StudyState
+from autotune.measure.simulated import SimulatedMachine, SimulatedRunner
+from autotune.store.store import Store
+from autotune.tune.loop import Answer, Progress, tune
+from tests.simulation import DEFAULT, SMALL, TRUTH, WORKLOAD, make_cases, make_question
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store."""
+    with Store.open(tmp_path / "store.db", now=lambda: datetime.now(UTC)) as store:
+        yield store
+
+
+def study(
+    store: Store,
+    *,
+    machine: SimulatedMachine = TRUTH,
+    seed: int = 0,
+    default: Config = DEFAULT,
+    **changes: object,
+) -> tuple[Answer, SimulatedRunner]:
+    """A study on a simulated machine."""
+    runner = SimulatedRunner(SMALL, machine, seed=seed)
+    question = make_question(store, default=default, seed=seed, **changes)
+    return tune(question, runner=runner, store=store), runner
+
+
+def test_a_study_finds_a_configuration_near_the_best(store: Store) -> None:
+    """Twelve trials out of 256 candidates end within 5 % of the true best."""
+    answer, runner = study(store)
+    best = min(runner.request_s(case.config, WORKLOAD) for case in make_cases())
+
+    assert runner.request_s(answer.winner.config, WORKLOAD) <= best * 1.05
+    assert answer.speedup is not None
+    assert answer.speedup.request > 1.02
+
+
+def test_every_run_is_stored_with_the_prediction_made_before_it(store: Store) -> None:
+    """One row for each run, default first, confirmation last, each with what was expected."""
+    answer, _ = study(store)
+    runs = store.list_runs(study_id=answer.study_id, limit=None)
+    records = [store.load_run(run.run_id) for run in runs]
+    purposes = [record.trial.purpose for record in sorted(records, key=lambda r: r.summary.run_id)]
+
+    assert len(runs) == answer.n_trials + 4
+    assert purposes[0] is Purpose.PROBE
+    assert purposes[-4:] == [Purpose.CONFIRM] * 4
+    assert all(record.prediction is not None for record in records)
+    assert store.load_study(answer.study_id).state is StudyState.COMPLETE
+
+
+def test_only_fresh_runs_are_reported(store: Store) -> None:
+    """What is reported was measured in the confirmation: two runs of three repetitions."""
+    answer, _ = study(store)
+
+    assert answer.winner.n_runs == 2
+    assert answer.winner.measurement.request_s.n == 6
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_study_never_ends_slower_than_the_default(store: Store, seed: int) -> None:
+    """Noise of 5 % and occasional crashes: the truth of the winner is never below the default."""
+    machine = SimulatedMachine(noise_sd=0.05, crash_probability=0.05)
+    try:
+        answer, runner = study(store, machine=machine, seed=seed)
+    except MeasurementError:
+        pytest.skip("the simulated machine crashed during the confirmation")
+
+    assert runner.request_s(answer.winner.config, WORKLOAD) <= (
+        runner.request_s(DEFAULT, WORKLOAD) * 1.0001
+    )
+
+
+def test_where_nothing_is_better_the_default_is_the_answer(store: Store) -> None:
+    """A default that is already the best is confirmed, not replaced by a lucky sample."""
+    best = DEFAULT.replace(n_ubatch=256, n_threads=2, flash_attn="on")
+    answer, _ = study(store, default=best)
+
+    assert answer.is_default
+    assert answer.winner.config == best
+    assert answer.speedup is not None
+    assert answer.speedup.request == 1
+
+
+def test_the_search_stops_when_nothing_promises_more_than_noise(store: Store) -> None:
+    """A second study of the same question needs fewer trials than the first."""
+    first, _ = study(store, max_trials=60)
+    second, _ = study(store, seed=1, max_trials=60)
+
+    assert second.n_trials < first.n_trials < 60
+
+
+def test_the_time_limit_is_kept(store: Store) -> None:
+    """A budget for about four trials makes about four, the confirmation included."""
+    runner = SimulatedRunner(SMALL, TRUTH)
+    question = make_question(store, time_limit_s=60.0, max_trials=100)
+    answer = tune(question, runner=runner, store=store, clock=lambda: runner.elapsed_s)
+
+    assert answer.elapsed_s <= 75
+    assert answer.n_trials < 40
+
+
+class Interrupting:
+    """A runner that is stopped by the user at its third trial."""
+
+    backend = "simulated"
+
+    def __init__(self) -> None:
+        self._inner, self._count = SimulatedRunner(SMALL, TRUTH), 0
+
+    def run(self, trial: Trial, *, notify: Callable[[str], None] = lambda _what: None) -> Run:
+        """Two trials, then Ctrl-C."""
+        self._count += 1
+        if self._count == 3:
+            raise KeyboardInterrupt
+        return self._inner.run(trial, notify=notify)
+
+
+def test_ctrl_c_keeps_what_was_measured(store: Store) -> None:
+    """Two complete runs, one cancelled, a stopped study."""
+    with pytest.raises(KeyboardInterrupt):
+        tune(make_question(store), runner=Interrupting(), store=store)
+    (stored,) = store.list_studies()
+    reasons = [run.reason for run in store.list_runs(study_id=stored.study_id)]
+
+    assert sorted(reasons, key=str) == [None, None, Reason.CANCELLED]
+    assert stored.state is StudyState.STOPPED
+
+
+def test_a_machine_on_which_nothing_runs_says_so(store: Store) -> None:
+    """Every trial crashes: one error, a failed study, all the rows."""
+    machine = SimulatedMachine(crash_probability=1.0)
+    with pytest.raises(MeasurementError, match=r"no configuration of small\.gguf could be meas"):
+        study(store, machine=machine, max_trials=4)
+    (stored,) = store.list_studies()
+
+    assert stored.state is StudyState.FAILED
+    assert len(store.list_runs(study_id=stored.study_id)) == 4
+
+
+def test_nothing_is_run_when_nothing_fits(store: Store) -> None:
+    """Refused before the first trial."""
+    import dataclasses
+
+    question = dataclasses.replace(make_question(store), available_bytes=10 * 1024**2)
+    with pytest.raises(NothingFitsError):
+        tune(question, runner=SimulatedRunner(SMALL, TRUTH), store=store)
+
+    assert store.list_runs() == ()
+
+
+def test_progress_tells_trial_best_and_time(store: Store) -> None:
+    """Every trial is announced with the best so far and the time left."""
+    seen: list[Progress] = []
+    tune(
+        make_question(store, max_trials=4),
+        runner=SimulatedRunner(SMALL, TRUTH),
+        store=store,
+        notify=seen.append,
+    )
+
+    assert [progress.trial for progress in seen[:4]] == [1, 2, 3, 4]
+    assert seen[0].best is None
+    assert seen[-1].best is not None
+    assert 0 <= seen[-1].left_s <= 600

@@ -129,7 +129,13 @@ class LlamaCppSession:
 
     def __init__(self, llama: Any, log: EngineLog, model_path: Path, config: Config) -> None:
         self._llama, self._log = llama, log
-        self._model = self._context = self._sampler = None
+        # Handles of the library, None until they exist; freed in close().
+        self._model: Any = None
+        self._context: Any = None
+        self._sampler: Any = None
+        self._vocab: Any = None
+        self._memory: Any = None
+        self._n_vocab = 0
         self._n_ctx, self._n_batch = config.n_ctx, config.n_batch
         self._depth_state: tuple[int, Any] | None = None
         try:
@@ -332,4 +338,5 @@ def _ggml(llama: Any, name: str) -> ctypes.CDLL:
     """The ggml library that llama-cpp-python has already loaded."""
     from llama_cpp._ctypes_extensions import load_shared_library
 
-    return load_shared_library(name, Path(llama.__file__).parent / "lib")
+    library: ctypes.CDLL = load_shared_library(name, Path(llama.__file__).parent / "lib")
+    return library

@@ -24,7 +24,10 @@ _REASONS = (
         Reason.UNSUPPORTED,
         ("unknown model architecture", "unsupported model", "unknown pre-tokenizer"),
     ),
-    (Reason.OOM, ("failed to allocate", "unable to allocate", "out of memory", "cannot allocate")),
+    (
+        Reason.OOM,
+        ("failed to allocate", "unable to allocate", "out of memory", "insufficient memory"),
+    ),
     (
         Reason.CONSTRAINT,
         ("requires flash", "require flash", "not supported", "must be", "not divisible"),

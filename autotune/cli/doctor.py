@@ -38,7 +38,7 @@ def doctor(db: DbOption = None, as_json: JsonOption = False) -> None:
         print_json(_document(machine, builds, store, missing))
         return
     for name, text in _lines(machine, builds, store):
-        console.print(f"[bold]{name:<17}[/] {text}")
+        console.print(f"[bold]{name:<17}[/] {text}", soft_wrap=True)
     for line in missing:
         console.print(f"missing: {line}", style="yellow")
     if not missing:

@@ -120,34 +120,30 @@ def prediction_table(prediction: Prediction) -> Table:
     return table
 
 
-def command_line(model: Path, config: Config, default: Config) -> str:
-    """The ``autotune bench`` command that measures this configuration again."""
-    changes = [f"{knob}={_value(ours)}" for knob, (ours, _) in config.differences(default).items()]
-    words = ["autotune", "bench", str(model)]
-    for change in [f"n_ctx={config.n_ctx}", *changes]:
-        words += ["--set", change]
-    return shlex.join(words)
-
-
 def python_line(model: Path, config: Config) -> str:
     """The ``llama_cpp.Llama(...)`` call of a configuration, to paste."""
-    arguments = {
+    arguments: dict[str, object] = {
         "n_ctx": config.n_ctx,
         "n_batch": config.n_batch,
         "n_ubatch": config.n_ubatch,
         "n_threads": config.n_threads,
         "n_threads_batch": config.n_threads_batch,
-        "flash_attn": config.flash_attn != "off",
-        "use_mmap": config.use_mmap,
-        "swa_full": config.swa_full,
-        "n_gpu_layers": config.n_gpu_layers,
     }
+    plain = Config()
+    for name in ("use_mmap", "swa_full", "n_gpu_layers"):
+        if getattr(config, name) != getattr(plain, name):
+            arguments[name] = getattr(config, name)
+    if config.flash_attn != "off":
+        arguments["flash_attn"] = True
     inner = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     return f"llama_cpp.Llama({str(model)!r}, {inner})"
 
 
-def server_line(model: Path, config: Config) -> str:
-    """The ``llama-server`` command line of a configuration, to paste."""
+def server_line(model: Path, config: Config, *, slides: bool) -> str:
+    """The ``llama-server`` command line of a configuration, to paste.
+
+    ``slides``: whether the model has sliding-window layers, whose cache has a flag of its own.
+    """
     words = [
         "llama-server", "-m", str(model), "-c", str(config.n_ctx),
         "-t", str(config.n_threads), "-tb", str(config.n_threads_batch),
@@ -159,7 +155,7 @@ def server_line(model: Path, config: Config) -> str:
         words += ["-ctv", config.type_v]
     if not config.use_mmap:
         words.append("--no-mmap")
-    if config.swa_full:
+    if slides and config.swa_full:
         words.append("--swa-full")
     if config.n_gpu_layers:
         words += ["-ngl", str(config.n_gpu_layers)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from autotune.cli.options import (
@@ -32,6 +30,8 @@ from autotune.domain.config import Config
 from autotune.domain.prediction import Hardware, Recommendation, Target
 from autotune.predict.predictor import Predictor
 from autotune.recommend.choose import recommend as choose_recommendation
+from autotune.recommend.subject import Subject
+from autotune.tune.loop import Question
 
 
 def register(app: typer.Typer) -> None:
@@ -71,32 +71,34 @@ def recommend(
     if as_json:
         print_json(recommendation_json(recommendation, model))
     else:
-        _print(recommendation, question.study.default, model)
+        _print(recommendation, question)
 
 
-def _print(recommendation: Recommendation, default: Config, model: Path) -> None:
-    prediction = recommendation.prediction
+def _print(recommendation: Recommendation, question: Question) -> None:
+    prediction, default = recommendation.prediction, question.study.default
     console.print(
         f"[bold]{changes_text(recommendation.config, default)}[/]  "
         f"(n_ctx={recommendation.config.n_ctx}, {recommendation.backend})"
     )
     console.print(prediction_table(prediction))
     for reason in recommendation.reasons:
-        console.print(f"• {reason}")
+        console.print(f"• {reason}", soft_wrap=True)
     for alternative in recommendation.alternatives:
         changes = changes_text(alternative.prediction.config, default)
-        console.print(f"or {changes}: {alternative.trade}", style="dim")
+        console.print(f"or {changes}: {alternative.trade}", style="dim", soft_wrap=True)
     console.print(
         f"evidence: {prediction.evidence.value}; within 5 % of the best with "
         f"{recommendation.confidence:.0%}; succeeds with {prediction.p_success:.0%}",
         style="dim",
+        soft_wrap=True,
     )
-    print_lines(model, recommendation.config)
+    print_lines(question.subject, recommendation.config)
 
 
-def print_lines(model: Path, config: Config) -> None:
+def print_lines(subject: Subject, config: Config) -> None:
     """The lines to paste, unwrapped."""
+    model, slides = subject.model_path, subject.model.slides
     console.print("\nllama-server:", style="bold")
-    console.print(server_line(model, config), soft_wrap=True)
+    console.print(server_line(model, config, slides=slides), soft_wrap=True)
     console.print("llama-cpp-python:", style="bold")
     console.print(python_line(model, config), soft_wrap=True)

@@ -25,6 +25,7 @@ LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="Only the newest N.")
 ]  # fmt: skip
 _PLAIN = Config()
+_NAME_WIDTH = 16
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +54,9 @@ def runs(
 
 def _print_table(found: tuple[StoredRun, ...]) -> None:
     table = plain_table("run", "model", "purpose", "knobs", "prefill", "decode", "memory")
-    table.columns[3].justify = "left"
+    table.columns[3].justify = table.columns[1].justify = "left"
+    table.columns[1].no_wrap, table.columns[1].overflow = True, "ellipsis"
+    table.columns[1].max_width = _NAME_WIDTH
     for run in found:
         outcome = (human_rate(run.prefill_tps), human_rate(run.decode_tps))
         if run.prefill_tps is None and run.decode_tps is None:
@@ -161,7 +164,8 @@ def _print_record(record: RunRecord) -> None:
         + (f" ({summary.reason}: {summary.message})" if summary.reason else "")
     )
     console.print(f"{summary.started_at:%Y-%m-%d %H:%M:%S} UTC, {summary.backend} {summary.build}")
-    console.print(" ".join(f"{k}={v}" for k, v in summary.config.as_dict().items()), style="dim")
+    knobs = " ".join(f"{k}={v}" for k, v in summary.config.as_dict().items())
+    console.print(knobs, style="dim")
     if run is None:
         return
     if record.prediction is not None and run.measurement is not None:

@@ -38,7 +38,7 @@ from autotune.domain.run import Measurement, Run, Spread
 from autotune.domain.units import human_bytes, human_rate, human_seconds, parse_seconds
 from autotune.facts.pagecache import residency
 from autotune.measure.runner import LocalRunner
-from autotune.tune.loop import Answer, Progress
+from autotune.tune.loop import Answer, Progress, Question
 from autotune.tune.loop import tune as carry_out
 from autotune.tune.verdict import Measured
 
@@ -88,7 +88,7 @@ def tune(
     if as_json:
         print_json(_document(answer, model))
     else:
-        _print(answer, model, question.study.default)
+        _print(answer, question)
 
 
 class _Display:
@@ -144,7 +144,8 @@ def _measured_json(measured: Measured | None) -> dict[str, Any] | None:
     }
 
 
-def _print(answer: Answer, model: Path, default: Config) -> None:
+def _print(answer: Answer, question: Question) -> None:
+    default = question.study.default
     if answer.is_default:
         console.print("[bold]The default is the answer: nothing beat it beyond noise.[/]")
     console.print(_table(answer, default))
@@ -155,8 +156,8 @@ def _print(answer: Answer, model: Path, default: Config) -> None:
         style="dim",
     )
     for reason in answer.recommendation.reasons:
-        console.print(f"• {reason}")
-    print_lines(model, answer.winner.config)
+        console.print(f"• {reason}", soft_wrap=True)
+    print_lines(question.subject, answer.winner.config)
 
 
 def _table(answer: Answer, default: Config) -> Any:

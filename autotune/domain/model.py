@@ -127,8 +127,12 @@ class ModelFacts:
         """Whether any layer has a sliding window."""
         return any(self.is_sliding)
 
+    def __hash__(self) -> int:
+        """By identity of the file: hashing every field would dominate each look-up in a cache."""
+        return hash(self.model_id)
+
     def cached_elements(self, layer: int) -> tuple[int, int]:
-        """Key and value elements that a layer caches per token. MLA caches one row and no values."""
+        """(Key, value) elements that a layer caches per token; MLA caches one row, no values."""
         n_heads_kv = self.n_heads_kv[layer]
         key_length, value_length = self.key_length, self.value_length
         if self.is_sliding and self.is_sliding[layer]:

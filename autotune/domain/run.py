@@ -57,6 +57,8 @@ class Reason(enum.StrEnum):
 
 MAX_REPS = 8
 """Repetitions after which a measurement that stays noisy is taken as it is."""
+SAMPLING_S = 60.0
+"""Time to spend on the repetitions of one run, unless somebody is in a hurry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,10 @@ class Trial:
     """Fewest repetitions to measure after the warm-up."""
     max_reps: int = MAX_REPS
     """Most repetitions: more than ``n_reps`` are made while the samples disagree."""
+    sampling_s: float = SAMPLING_S
+    """Time after which no repetition is added beyond ``n_reps``."""
     timeout_s: float = 600.0
+    """Time after which the run is stopped."""
     memory_limit_bytes: int | None = None
     """Resident bytes at which the run is stopped before the machine swaps."""
     purpose: Purpose = Purpose.BENCH

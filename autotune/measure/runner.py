@@ -100,7 +100,7 @@ class LocalRunner:
         answer = worker.ask("load", path=str(trial.model_path), config=trial.config.as_dict())
         found.load = unpack_load(answer["load"])
         found.report = unpack_report(answer["report"])
-        half_time = self._clock() + trial.timeout_s / 2
+        enough_at = self._clock() + trial.sampling_s
 
         def take(repetition: int) -> Generation:
             notify(f"sample {repetition + 1}")
@@ -110,7 +110,7 @@ class LocalRunner:
             take,
             n_reps=trial.n_reps,
             max_reps=trial.max_reps,
-            time_left=lambda: self._clock() < half_time,
+            time_left=lambda: self._clock() < enough_at,
         )
 
 

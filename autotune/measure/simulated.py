@@ -129,7 +129,7 @@ class SimulatedRunner:
         flops = 2 * self._model.active_params * workload.n_prompt
         cores = min(config.n_threads_batch, self._machine.n_cores)
         octaves = abs(math.log2(config.n_ubatch / self._machine.best_ubatch))
-        factor = self._factor(config, config.n_threads_batch) * 0.93**octaves
+        factor = self._factor(config, config.n_threads_batch) * math.pow(0.93, octaves)
         return flops / (self._machine.flops_per_s * cores * 0.5) / factor
 
     def _factor(self, config: Config, n_threads: int) -> float:

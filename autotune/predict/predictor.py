@@ -219,7 +219,7 @@ def _fit_phase(
     floor = getattr(table.roofline, f"{phase}_s")
     seconds = [_SECONDS[phase](observation) for observation in observations]
     rows = [i for i, value in enumerate(seconds) if value is not None]
-    y = np.log([seconds[i] / floor[i] for i in rows])  # type: ignore[operator]
+    y = np.log([seconds[i] / floor[i] for i in rows])
     groups = [_group(table.cases[i]) for i in rows]
     regressor = PhaseRegressor(prior_mean=float(_PRIORS[phase]), prior_sd=_PRIOR_SD)
     return regressor.fit(table.x[rows], y, groups)

@@ -64,4 +64,4 @@ def history(
         before.append(seen.get(key, 0))
         seen[key] = seen.get(key, 0) + (-1 if succeeded else 1)
     counts = before if upto is None else [seen.get(key, 0) for key in upto]
-    return np.clip(np.array(counts, dtype=float), -3, 3)
+    return np.array(counts, dtype=float).clip(-3, 3)

@@ -34,9 +34,11 @@ STOP_RATIO = 0.01
 PATIENCE = 2
 """Rounds in a row without a promise before the search ends."""
 CONFIRM_PAIRS = 2
-_TRIAL_OVERHEAD_S = 2.0
-_SAMPLES_PER_TRIAL = 5
-"""Warm-ups and repetitions of an ordinary trial."""
+_RUN_OVERHEAD_S = 2.0
+_SAMPLES_PER_RUN = 5
+"""Warm-ups and repetitions of an ordinary run."""
+_TRIAL_SHARE = 0.05
+"""Share of a study's time after which a noisy trial is not repeated further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,15 +185,13 @@ class _Loop:
 
     def _has_time_for(self, candidates: Candidates, index: int) -> bool:
         """Whether a trial and the confirmation after it fit into what is left."""
-        request_s = float(np.exp(candidates.forecast.request().mean[index]))
-        trial_s = _TRIAL_OVERHEAD_S + _SAMPLES_PER_TRIAL * request_s
+        trial_s = _run_s(float(np.exp(candidates.forecast.request().mean[index])))
         return self._left_s() > trial_s + self._confirmation_s()
 
     def _confirmation_s(self) -> float:
-        """Expected duration of the confirmation, from the runs so far."""
-        if self._best is None:
-            return 0.0
-        return CONFIRM_PAIRS * (self._runs[0].elapsed_s + self._best.elapsed_s)
+        """Expected duration of the confirmation: default and best, alternating."""
+        runs = [run for run in (self._measured.get(0), self._best) if run is not None]
+        return CONFIRM_PAIRS * sum(_run_s(_request_s(run)) for run in runs)
 
     def _left_s(self) -> float:
         return self._question.study.time_limit_s - (self._clock() - self._started)
@@ -233,6 +233,7 @@ class _Loop:
             case,
             self._predict(case),
             purpose=purpose,
+            sampling_s=self._question.study.time_limit_s * _TRIAL_SHARE,
             notify=lambda doing: self._tell(case.config, doing),
         )
         self._observations.append(self._store.observation(run_id))
@@ -296,6 +297,11 @@ class _Loop:
             available_bytes=self._question.available_bytes,
             chosen=index,
         )
+
+
+def _run_s(request_s: float) -> float:
+    """Seconds that a run with its load and warm-ups usually takes."""
+    return _RUN_OVERHEAD_S + _SAMPLES_PER_RUN * request_s
 
 
 def _request_s(run: Run) -> float:

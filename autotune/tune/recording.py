@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from autotune.domain.prediction import Prediction
-from autotune.domain.run import MAX_REPS, Purpose, Run, Trial
+from autotune.domain.run import MAX_REPS, SAMPLING_S, Purpose, Run, Trial
 from autotune.features.case import Case
 from autotune.measure.runner import Runner
 from autotune.recommend.subject import Subject
@@ -37,6 +37,7 @@ class RecordedRunner:
         *,
         purpose: Purpose,
         n_reps: int = 3,
+        sampling_s: float = SAMPLING_S,
         notify: Callable[[str], None] = lambda _what: None,
     ) -> tuple[int, Run]:
         """(run id, run). Ctrl-C leaves a cancelled row and passes through."""
@@ -47,6 +48,7 @@ class RecordedRunner:
             purpose=purpose,
             n_reps=n_reps,
             max_reps=max(n_reps, MAX_REPS),
+            sampling_s=sampling_s,
             timeout_s=timeout_s(prediction, n_reps),
             memory_limit_bytes=self._memory_limit_bytes,
         )

@@ -32,16 +32,19 @@ from autotune.cli.output import (
 )
 from autotune.domain.config import Config
 from autotune.domain.errors import MeasurementError
+from autotune.domain.machine import MachineFacts
+from autotune.domain.model import ModelFacts
 from autotune.domain.prediction import Interval, Prediction, Target
 from autotune.domain.run import Measurement, Purpose, Run, Spread
 from autotune.domain.units import human_bytes, human_rate, human_seconds
 from autotune.domain.workload import Workload
-from autotune.facts.machine import read_state
+from autotune.facts.gguf import read_model
+from autotune.facts.machine import read_machine, read_state
 from autotune.facts.pagecache import residency
 from autotune.measure.runner import LocalRunner
 from autotune.predict.predictor import Predictor
 from autotune.recommend.candidates import choose_n_ctx
-from autotune.recommend.subject import Subject, read_subject
+from autotune.recommend.subject import Subject, register_subject
 from autotune.store.store import Store
 from autotune.tune.recording import RecordedRunner
 
@@ -63,11 +66,12 @@ def bench(
 ) -> None:
     """Measure one configuration; knobs that are not set keep the newcomer's default."""
     work = parse_workload(workload)
+    facts, machine = read_model(model), read_machine()
+    default = default_config(facts, machine, work)
+    config = parse_config(changes, default)
+    work.require_context(config.n_ctx)
     with open_store(db) as store:
-        subject = read_subject(model, store)
-        default = default_config(subject, work)
-        config = parse_config(changes, default)
-        work.require_context(config.n_ctx)
+        subject = register_subject(model, facts, machine, store)
         run_id, run, prediction = _measure(subject, config, work, store, reps)
     if as_json:
         print_json(_document(model, run_id, run, prediction))
@@ -77,12 +81,10 @@ def bench(
         raise MeasurementError(f"run {run_id} failed ({run.reason}): {run.message}")
 
 
-def default_config(subject: Subject, workload: Workload) -> Config:
+def default_config(model: ModelFacts, machine: MachineFacts, workload: Workload) -> Config:
     """The newcomer's default with the context of a balanced recommendation."""
-    n_ctx = choose_n_ctx(Target.BALANCED, subject.model, workload)
-    return get_backend(DEFAULT_BACKEND).default_config(
-        n_ctx=n_ctx, n_logical=subject.machine.n_logical
-    )
+    n_ctx = choose_n_ctx(Target.BALANCED, model, workload)
+    return get_backend(DEFAULT_BACKEND).default_config(n_ctx=n_ctx, n_logical=machine.n_logical)
 
 
 def _measure(

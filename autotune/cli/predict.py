@@ -24,9 +24,10 @@ from autotune.cli.output import (
     prediction_table,
     print_json,
 )
-from autotune.facts.machine import read_state
+from autotune.facts.gguf import read_model
+from autotune.facts.machine import read_machine, read_state
 from autotune.predict.predictor import Predictor
-from autotune.recommend.subject import read_subject
+from autotune.recommend.subject import register_subject
 
 
 def register(app: typer.Typer) -> None:
@@ -43,11 +44,12 @@ def predict(
 ) -> None:
     """Predict one configuration; knobs that are not set keep the newcomer's default."""
     work = parse_workload(workload)
+    facts, machine = read_model(model), read_machine()
+    default = default_config(facts, machine, work)
+    config = parse_config(changes, default)
+    work.require_context(config.n_ctx)
     with open_store(db) as store:
-        subject = read_subject(model, store)
-        default = default_config(subject, work)
-        config = parse_config(changes, default)
-        work.require_context(config.n_ctx)
+        subject = register_subject(model, facts, machine, store)
         predictor = Predictor().fit(store.observations())
     case = subject.case(DEFAULT_BACKEND, config, work)
     state = read_state()

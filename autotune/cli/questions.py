@@ -9,9 +9,10 @@ from autotune.cli.options import DEFAULT_BACKEND
 from autotune.domain.prediction import Hardware, Target
 from autotune.domain.study import Study
 from autotune.domain.workload import Workload
-from autotune.facts.machine import read_state
+from autotune.facts.gguf import read_model
+from autotune.facts.machine import read_machine, read_state
 from autotune.recommend.candidates import choose_n_ctx, search_space
-from autotune.recommend.subject import read_subject
+from autotune.recommend.subject import register_subject
 from autotune.store.store import Store
 from autotune.tune.loop import Question
 
@@ -28,15 +29,14 @@ def frame_question(
     time_limit_s: float = 0.0,
 ) -> Question:
     """A study of this model on this machine, with its candidates. Raises UserError."""
-    subject = read_subject(model_path, store)
+    model, machine = read_model(model_path), read_machine()
     if n_ctx is None:
-        n_ctx = choose_n_ctx(target, subject.model, workload)
+        n_ctx = choose_n_ctx(target, model, workload)
     workload.require_context(n_ctx)
     backend = get_backend(DEFAULT_BACKEND)
-    default = backend.default_config(n_ctx=n_ctx, n_logical=subject.machine.n_logical)
-    space = search_space(
-        subject.model, subject.machine, default=default, workload=workload, hardware=hardware
-    )
+    default = backend.default_config(n_ctx=n_ctx, n_logical=machine.n_logical)
+    space = search_space(model, machine, default=default, workload=workload, hardware=hardware)
+    subject = register_subject(model_path, model, machine, store)
     return Question(
         study=Study(
             backend=backend.name,

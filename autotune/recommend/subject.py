@@ -10,8 +10,7 @@ from autotune.domain.config import Config
 from autotune.domain.machine import MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.workload import Workload
-from autotune.facts.gguf import read_model
-from autotune.facts.machine import machine_id, read_machine
+from autotune.facts.machine import machine_id
 from autotune.facts.probe import probe_machine
 from autotune.features.case import Case
 from autotune.store.store import Store
@@ -46,14 +45,13 @@ class Subject:
         return tuple(self.case(backend, config, workload) for config in configs)
 
 
-def read_subject(model_path: Path, store: Store) -> Subject:
-    """Read a model and this machine, and register both.
+def register_subject(
+    model_path: Path, model: ModelFacts, machine: MachineFacts, store: Store
+) -> Subject:
+    """Enter a model and this machine into the store.
 
-    A machine that the store does not know is probed once (at most 5 s). Raises GGUFError for a
-    file that is not a usable GGUF.
+    A machine that the store does not know is probed once (at most 5 s).
     """
-    model = read_model(model_path)
-    machine = read_machine()
     identity = machine_id(machine)
     store.record_machine(identity, machine)
     store.record_model(model, model_path)
@@ -71,6 +69,6 @@ def _probe(identity: str, machine: MachineFacts, store: Store) -> Probe:
     # A wider affinity than at the last probe asks for thread counts that it did not see.
     if known is not None and max(known.n_threads) >= machine.n_usable:
         return known
-    probe = probe_machine(machine.n_usable)
+    probe = probe_machine(machine.n_usable, cache_l3_bytes=machine.cache_l3_bytes)
     store.record_probe(identity, probe)
     return probe

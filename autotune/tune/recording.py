@@ -29,6 +29,7 @@ class RecordedRunner:
     ) -> None:
         self._subject, self._runner, self._store = subject, runner, store
         self._memory_limit_bytes, self._study_id = memory_limit_bytes, study_id
+        store.close_dead_runs()  # a reboot or kill -9 may have left some open
 
     def run(
         self,

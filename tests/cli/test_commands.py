@@ -27,7 +27,6 @@ class Shell:
         self._monkeypatch.setattr(sys, "argv", ["autotune", *map(str, words)])
         with pytest.raises(SystemExit) as caught:
             main()
-            sys.exit(0)
         out, err = self._capsys.readouterr()
         return int(caught.value.code or 0), out, err
 
@@ -57,7 +56,7 @@ def test_the_whole_arrow(shell: Shell, smollm2_path: Path) -> None:
     assert tuned["trials"] <= 3
 
     runs = shell.json("runs")
-    assert [run["purpose"] for run in reversed(runs)][0] == "probe"
+    assert runs[-1]["purpose"] == "probe"
     confirmed = [run for run in runs if run["purpose"] == "confirm"]
     assert len(confirmed) == (2 if tuned["winner"]["config"] == tuned["default"]["config"] else 4)
     assert all(run["state"] == "complete" for run in runs)

@@ -6,7 +6,12 @@ import numpy as np
 
 from autotune.domain.config import Config
 from autotune.domain.workload import Workload
-from autotune.features.columns import CONFIG_COLUMNS, CONFIG_FEATURES, MODEL_FEATURES, build_features
+from autotune.features.columns import (
+    CONFIG_COLUMNS,
+    CONFIG_FEATURES,
+    MODEL_FEATURES,
+    build_features,
+)
 from tests.factories import make_model
 from tests.features.test_physics import make_case
 

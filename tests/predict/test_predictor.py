@@ -135,7 +135,7 @@ def test_memory_grows_with_what_it_is_made_of() -> None:
     predictor = Predictor().fit(simulate(CASES[:8]))
     case = CASES[100]
     for knob, sizes in (("n_ctx", [2048, 4096, 8192]), ("n_ubatch", [64, 128, 256])):
-        configs = [case.config.replace(n_batch=512, n_ubatch=64).replace(**{knob: n}) for n in sizes]
-        cases = [dataclasses.replace(case, config=config) for config in configs]
+        base = case.config.replace(n_batch=512, n_ubatch=64)
+        cases = [dataclasses.replace(case, config=base.replace(**{knob: n})) for n in sizes]
 
         assert np.all(np.diff(predictor.forecast(cases).peak_bytes) > 0)

@@ -70,7 +70,7 @@ def test_ties_go_to_the_default() -> None:
 def test_when_nothing_fits_it_says_what_would() -> None:
     """One line with the smallest need and the ways out."""
     predictor = Predictor().fit([])
-    with pytest.raises(NothingFitsError, match="smallest configuration needs about .* lower --n-"):
+    with pytest.raises(NothingFitsError, match=r"smallest configuration needs about .* lower --n-"):
         recommend(
             predictor,
             CASES,

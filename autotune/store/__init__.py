@@ -1,0 +1,1 @@
+"""What was measured, remembered: the only room that speaks SQL. Rows stay here, values leave."""

@@ -1,0 +1,166 @@
+"""The store as tidy DataFrames: the front door of notebooks and reports.
+
+One row an observation, one column a variable; :data:`RUN_COLUMNS` and :data:`GENERATION_COLUMNS`
+say what each column means. What was not measured is missing (``NaN``, ``<NA>``, ``NaT``), never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Double,
+    Enum,
+    Integer,
+    Select,
+    Text,
+    select,
+    type_coerce,
+)
+from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeEngine
+
+from autotune.domain.config import KNOBS
+from autotune.store.store import Store
+from autotune.store.tables import Base, BuildRow, ConfigRow, GenerationRow, LoadRunRow, ModelRow
+from autotune.store.tables.base import Instant
+
+RUN_COLUMNS: Mapping[str, str] = {
+    "run_id": "number of the run",
+    "study_id": "study that asked for it",
+    "machine_id": "fingerprint of the machine",
+    "model_id": "identity of the model",
+    "model": "its name",
+    "architecture": "such as llama",
+    "quantization": "element type of most weights, such as Q4_1",
+    "n_params": "weights of the model",
+    "weight_bytes": "bytes of the model's tensors",
+    "backend": "inference engine",
+    "build": "the engine's version",
+    "build_commit": "its revision of llama.cpp",
+    "workload": "llama-bench's label, such as pp512+tg128@d0",
+    "purpose": "probe, explore, confirm, bench, rebench, user or import",
+    "state": "running, complete or failed",
+    "reason": "why it failed",
+    "message": "the failure in one line",
+    "started_at": "UTC",
+    "elapsed_s": "the whole run, in seconds",
+    "model_s": "reading the model, in seconds",
+    "context_s": "making the context, in seconds",
+    "first_eval_s": "the first evaluation, in seconds",
+    "cached_ratio": "share of the file in the page cache before",
+    "planned_bytes": "memory that was expected",
+    "peak_anon_bytes": "highest anonymous memory",
+    "peak_file_bytes": "highest file-backed memory",
+    "peak_rss_bytes": "highest resident memory",
+    "peak_vram_bytes": "highest memory on GPUs",
+    "foreign_cpu_ratio": "processor time of others, as a share of the machine",
+    "measure_version": "number of the measuring procedure; never mix two",
+    "config_id": "identity of the configuration",
+    **{knob: f"knob: see autotune.domain.config.Config.{knob}" for knob in KNOBS},
+    "prefill_tps": "prompt tokens per second, median over the generations of its workload",
+    "decode_tps": "generated tokens per second, median",
+    "ttft_s": "time to first token in seconds, median",
+    "load_s": "model_s + context_s + first_eval_s",
+    "n_generations": "generations of its workload kept",
+}
+
+GENERATION_COLUMNS: Mapping[str, str] = {
+    "generation_id": "number of the generation",
+    "run_id": "run it belongs to; merge with runs_frame on it",
+    "workload": "llama-bench's label, such as pp512+tg128@d0",
+    "repetition": "0, 1, 2 … in the order measured",
+    "n_prompt": "prompt tokens computed",
+    "n_gen": "tokens generated",
+    "prefill_tps": "prompt tokens per second",
+    "decode_tps": "generated tokens per second",
+    "ttft_s": "time to first token, in seconds",
+    "itl_p50_s": "median time between two tokens, in seconds",
+    "itl_p95_s": "95 % quantile of it",
+    "prefill_ns": "wall time of the prompt, in nanoseconds",
+    "ttft_ns": "wall time to the first token, in nanoseconds",
+    "cpu_ns": "processor time of the engine, in nanoseconds",
+    "foreign_cpu_ratio": "processor time of others, as a share of the machine",
+}
+
+_RATES = ["prefill_tps", "decode_tps", "ttft_s"]
+_DTYPES: Mapping[type[TypeEngine[Any]], str] = {
+    Boolean: "boolean",
+    Integer: "Int64",
+    Double: "float64",
+    Instant: "datetime64[us, UTC]",
+}
+
+
+def runs_frame(store: Store) -> pd.DataFrame:
+    """Every run, its configuration a column a knob, with the medians of its generations.
+
+    Columns: :data:`RUN_COLUMNS`, in that order.
+    """
+    with store.database.read() as session:
+        runs, generations = _frame(session, _runs()), _frame(session, _generations())
+    of_run = ["run_id", "workload"]
+    by_run = generations.groupby(of_run)
+    medians = by_run[_RATES].median().assign(n_generations=by_run.size())
+    runs = runs.merge(medians, how="left", left_on=of_run, right_index=True)
+    runs["n_generations"] = runs["n_generations"].fillna(0).astype("Int64")
+    runs["load_s"] = runs["model_s"] + runs["context_s"] + runs["first_eval_s"]
+    return runs[list(RUN_COLUMNS)]
+
+
+def generations_frame(store: Store) -> pd.DataFrame:
+    """Every generation. Columns: :data:`GENERATION_COLUMNS`, in that order."""
+    with store.database.read() as session:
+        return _frame(session, _generations())[list(GENERATION_COLUMNS)]
+
+
+def _runs() -> Select[*tuple[Any, ...]]:
+    elsewhere = {
+        ModelRow: ["architecture", "quantization", "n_params", "weight_bytes"],
+        BuildRow: ["build_commit"],
+        ConfigRow: list(KNOBS),
+    }
+    return (
+        select(
+            *_own(LoadRunRow, RUN_COLUMNS),
+            *(getattr(row, name) for row, names in elsewhere.items() for name in names),
+            ModelRow.name.label("model"),
+            BuildRow.version.label("build"),
+            LoadRunRow.workload_id.label("workload"),
+        )
+        .join(LoadRunRow.model)
+        .join(LoadRunRow.config)
+        .outerjoin(LoadRunRow.build)
+        .order_by(LoadRunRow.run_id)
+    )
+
+
+def _generations() -> Select[*tuple[Any, ...]]:
+    return select(
+        *_own(GenerationRow, GENERATION_COLUMNS), GenerationRow.workload_id.label("workload")
+    ).order_by(GenerationRow.generation_id)
+
+
+def _own(row: type[Base], wanted: Mapping[str, str]) -> list[ColumnElement[Any]]:
+    """The wanted columns that a table has itself; closed sets as plain text."""
+    columns = [column for column in row.__table__.columns if column.name in wanted]
+    return [
+        type_coerce(column, Text).label(column.name) if isinstance(column.type, Enum) else column
+        for column in columns
+    ]
+
+
+def _frame(session: Session, query: Select[*tuple[Any, ...]]) -> pd.DataFrame:
+    """The query's rows, each column typed by its column in the database, empty or not."""
+    columns = query.selected_columns
+    rows = [tuple(row) for row in session.execute(query)]
+    frame = pd.DataFrame(rows, columns=[column.name for column in columns])
+    return frame.astype({column.name: _dtype(column.type) for column in columns})
+
+
+def _dtype(kind: TypeEngine[Any]) -> str:
+    return next((dtype for base, dtype in _DTYPES.items() if isinstance(kind, base)), "string")

@@ -1,0 +1,189 @@
+"""Stored runs as a predictor learns from them: many at once, in a handful of queries."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, and_, or_, select
+from sqlalchemy.orm import Session
+
+from autotune.domain import stats
+from autotune.domain.machine import Build, MachineFacts, Probe
+from autotune.domain.model import ModelFacts
+from autotune.domain.run import MEASURE_VERSION, Reason
+from autotune.domain.study import Observation
+from autotune.domain.workload import Workload
+from autotune.store.codec import from_json
+from autotune.store.tables import (
+    BuildRow,
+    ConfigRow,
+    GenerationRow,
+    LoadRunRow,
+    MachineRow,
+    ModelRow,
+    ProbeRow,
+)
+from autotune.store.translate.facts import (
+    config_value,
+    machine_facts,
+    model_facts,
+    probe_value,
+)
+from autotune.store.translate.history import load_time
+
+TEACHES = and_(
+    LoadRunRow.measure_version == MEASURE_VERSION,
+    LoadRunRow.elapsed_s.is_not(None),
+    or_(
+        LoadRunRow.reason.is_(None),
+        LoadRunRow.reason.not_in([reason for reason in Reason if not reason.is_label]),
+    ),
+)
+"""Measured by today's procedure, and told something about the configuration."""
+
+_RUN = (
+    LoadRunRow.run_id,
+    LoadRunRow.machine_id,
+    LoadRunRow.model_id,
+    LoadRunRow.backend,
+    LoadRunRow.workload_id,
+    LoadRunRow.purpose,
+    LoadRunRow.started_at,
+    LoadRunRow.reason,
+    LoadRunRow.model_s,
+    LoadRunRow.context_s,
+    LoadRunRow.first_eval_s,
+    LoadRunRow.cached_ratio,
+    LoadRunRow.peak_anon_bytes,
+    LoadRunRow.peak_file_bytes,
+    LoadRunRow.peak_rss_bytes,
+    LoadRunRow.foreign_cpu_ratio,
+    ConfigRow.canonical_json,
+    BuildRow.facts_json.label("build_json"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Medians over the generations of one run under one workload."""
+
+    prefill_tps: float | None = None
+    decode_tps: float | None = None
+    ttft_s: float | None = None
+    n: int = 0
+
+
+def read_rates(session: Session, runs: Select[int]) -> dict[int, dict[str, Rates]]:
+    """Rates of the selected run numbers: run → workload → rates, in the order measured."""
+    query = (
+        select(
+            GenerationRow.run_id,
+            GenerationRow.workload_id,
+            GenerationRow.prefill_tps,
+            GenerationRow.decode_tps,
+            GenerationRow.ttft_s,
+        )
+        .where(GenerationRow.run_id.in_(runs))
+        .order_by(GenerationRow.run_id, GenerationRow.workload_id)
+    )
+    rates: dict[int, dict[str, Rates]] = defaultdict(dict)
+    for (run_id, workload), rows in groupby(session.execute(query), lambda row: (row[0], row[1])):
+        _, _, prefill, decode, ttft = zip(*rows, strict=True)
+        rates[run_id][workload] = Rates(
+            prefill_tps=_median(prefill),
+            decode_tps=_median(decode),
+            ttft_s=_median(ttft),
+            n=len(ttft),
+        )
+    return rates
+
+
+def read_observations(
+    session: Session, *conditions: ColumnElement[bool]
+) -> tuple[Observation, ...]:
+    """One observation for each run, oldest first (one per workload, where a run has several)."""
+    rates = read_rates(session, select(LoadRunRow.run_id).where(*conditions))
+    shared = _Shared(session)
+    query = (
+        select(*_RUN)
+        .join(LoadRunRow.config)
+        .outerjoin(LoadRunRow.build)
+        .where(*conditions)
+        .order_by(LoadRunRow.run_id)
+    )
+    return tuple(
+        observation
+        for run in session.execute(query)
+        for observation in _observations(run, rates.get(run.run_id, {}), shared)
+    )
+
+
+def latest_probe(session: Session, machine_id: str) -> Probe | None:
+    """The machine's last probe; None for one that was never probed."""
+    query = (
+        select(ProbeRow)
+        .where(ProbeRow.machine_id == machine_id)
+        .order_by(ProbeRow.measured_at.desc(), ProbeRow.probe_id.desc())
+        .limit(1)
+    )
+    row = session.scalar(query)
+    return None if row is None else probe_value(row)
+
+
+class _Shared:
+    """What many observations refer to: one instance each, made when first asked for."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.config = functools.cache(config_value)
+        self.workload = functools.cache(Workload.parse)
+        self.build = functools.cache(lambda text: from_json(Build, text).label if text else "")
+        self.machine = functools.cache(self._machine)
+        self.model = functools.cache(self._model)
+
+    def _machine(self, machine_id: str) -> tuple[MachineFacts, Probe | None]:
+        row = self._session.get_one(MachineRow, machine_id)
+        return machine_facts(row), latest_probe(self._session, machine_id)
+
+    def _model(self, model_id: str) -> ModelFacts:
+        return model_facts(self._session.get_one(ModelRow, model_id))
+
+
+def _observations(
+    run: Row[*tuple[Any, ...]], rates: dict[str, Rates], shared: _Shared
+) -> Iterator[Observation]:
+    machine, probe = shared.machine(run.machine_id)
+    for workload_id, rate in (rates or {run.workload_id: Rates()}).items():
+        yield Observation(
+            run_id=run.run_id,
+            machine_id=run.machine_id,
+            machine=machine,
+            probe=probe,
+            model=shared.model(run.model_id),
+            backend=run.backend,
+            build=shared.build(run.build_json),
+            config=shared.config(run.canonical_json),
+            workload=shared.workload(workload_id),
+            purpose=run.purpose,
+            started_at=run.started_at,
+            reason=run.reason,
+            load=load_time(run.model_s, run.context_s, run.first_eval_s),
+            cached_ratio=run.cached_ratio,
+            peak_anon_bytes=run.peak_anon_bytes,
+            peak_file_bytes=run.peak_file_bytes,
+            peak_rss_bytes=run.peak_rss_bytes,
+            prefill_tps=rate.prefill_tps,
+            decode_tps=rate.decode_tps,
+            ttft_s=rate.ttft_s,
+            foreign_cpu_ratio=run.foreign_cpu_ratio,
+        )
+
+
+def _median(values: tuple[float | None, ...]) -> float | None:
+    known = [value for value in values if value is not None]
+    return stats.median(known) if known else None

@@ -1,0 +1,210 @@
+"""Out of the store: frozen values. Nothing here can change a row."""
+
+from __future__ import annotations
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import joinedload
+
+from autotune.domain.errors import UserError
+from autotune.domain.machine import MachineFacts, Probe
+from autotune.domain.model import ModelFacts
+from autotune.domain.stored import RunRecord, RunState, StoredRun, StoredStudy
+from autotune.domain.study import Observation
+from autotune.store.engine import Database
+from autotune.store.observations import (
+    TEACHES,
+    Rates,
+    latest_probe,
+    read_observations,
+    read_rates,
+)
+from autotune.store.tables import LoadRunRow, MachineRow, ModelRow, StudyRow
+from autotune.store.translate.facts import (
+    build_value,
+    config_value,
+    machine_facts,
+    model_facts,
+    workload_value,
+)
+from autotune.store.translate.history import (
+    load_time,
+    prediction_value,
+    run_value,
+    study_value,
+    trial_value,
+)
+
+
+class Reader:
+    """Finds what was recorded. Every method sees one moment of the store, writers or not."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def load_machine(self, machine_id: str) -> MachineFacts:
+        """The facts last recorded of a machine. Raises UserError for an unknown one."""
+        with self._database.read() as session:
+            row = session.get(MachineRow, machine_id)
+            if row is None:
+                raise UserError(f"no machine {machine_id} is recorded in {self._database.label}")
+            return machine_facts(row)
+
+    def load_probe(self, machine_id: str) -> Probe | None:
+        """The latest probe of a machine; None for one that was never probed."""
+        with self._database.read() as session:
+            return latest_probe(session, machine_id)
+
+    def load_model(self, model_id: str) -> ModelFacts:
+        """The facts of a model. Raises UserError for an unknown one."""
+        with self._database.read() as session:
+            row = session.get(ModelRow, model_id)
+            if row is None:
+                raise UserError(f"no model {model_id} is recorded in {self._database.label}")
+            return model_facts(row)
+
+    def list_runs(
+        self,
+        *,
+        model_id: str | None = None,
+        study_id: int | None = None,
+        limit: int | None = 50,
+    ) -> tuple[StoredRun, ...]:
+        """The latest runs, newest first; all of them without a limit."""
+        wanted = {LoadRunRow.model_id: model_id, LoadRunRow.study_id: study_id}
+        runs = (
+            select(LoadRunRow.run_id)
+            .where(*(column == value for column, value in wanted.items() if value is not None))
+            .order_by(LoadRunRow.run_id.desc())
+            .limit(limit)
+        )
+        with self._database.read() as session:
+            rates = read_rates(session, runs)
+            rows = session.scalars(_with_names().where(LoadRunRow.run_id.in_(runs)))
+            return tuple(_stored_run(row, rates.get(row.run_id, {})) for row in rows)
+
+    def count_runs(self) -> int:
+        """Runs of every state."""
+        with self._database.read() as session:
+            return session.scalar(select(func.count(LoadRunRow.run_id))) or 0
+
+    def load_run(self, run_id: int) -> RunRecord:
+        """Everything stored of one run. Raises UserError for an unknown one."""
+        with self._database.read() as session:
+            row = session.scalar(_with_names().where(LoadRunRow.run_id == run_id))
+            if row is None:
+                raise UserError(f"no run {run_id}: autotune runs lists them")
+            rates = read_rates(session, select(LoadRunRow.run_id).filter_by(run_id=run_id))
+            return RunRecord(
+                summary=_stored_run(row, rates.get(run_id, {})),
+                trial=trial_value(row),
+                run=run_value(row),
+                prediction=prediction_value(row),
+                planned_bytes=row.planned_bytes,
+                source=row.source,
+                measure_version=row.measure_version,
+            )
+
+    def observations(
+        self, *, machine_id: str | None = None, backend: str | None = None
+    ) -> tuple[Observation, ...]:
+        """What finished runs teach, oldest first: successes, and failures that say something.
+
+        Left out: open, cancelled and interrupted runs, and those of another measuring procedure.
+        A run that failed before it generated has the workload it was asked for, and no rates.
+        Equal machines, models and configurations are the same instances.
+        """
+        wanted = {LoadRunRow.machine_id: machine_id, LoadRunRow.backend: backend}
+        conditions = [column == value for column, value in wanted.items() if value is not None]
+        with self._database.read() as session:
+            return read_observations(session, TEACHES, *conditions)
+
+    def observation(self, run_id: int) -> Observation:
+        """What one run teaches, however it ended. Raises UserError for an unknown run."""
+        with self._database.read() as session:
+            found = read_observations(session, LoadRunRow.run_id == run_id)
+        if not found:
+            raise UserError(f"no run {run_id}: autotune runs lists them")
+        return found[0]
+
+    def list_studies(
+        self, *, model_id: str | None = None, limit: int | None = 50
+    ) -> tuple[StoredStudy, ...]:
+        """The latest studies, newest first; all of them without a limit."""
+        query = _studies().order_by(StudyRow.study_id.desc()).limit(limit)
+        if model_id is not None:
+            query = query.where(StudyRow.model_id == model_id)
+        with self._database.read() as session:
+            return tuple(_stored_study(*row) for row in session.execute(query))
+
+    def load_study(self, study_id: int) -> StoredStudy:
+        """One study. Raises UserError for an unknown one."""
+        with self._database.read() as session:
+            row = session.execute(_studies().where(StudyRow.study_id == study_id)).one_or_none()
+            if row is None:
+                raise UserError(f"no study {study_id} is recorded in {self._database.label}")
+            return _stored_study(*row)
+
+
+def _with_names() -> Select[LoadRunRow]:
+    """Runs, newest first, with the rows that a table of runs shows."""
+    parts = (LoadRunRow.model, LoadRunRow.build, LoadRunRow.config, LoadRunRow.workload)
+    return (
+        select(LoadRunRow)
+        .options(*(joinedload(part) for part in parts))
+        .order_by(LoadRunRow.run_id.desc())
+    )
+
+
+def _stored_run(row: LoadRunRow, rates: dict[str, Rates]) -> StoredRun:
+    load = load_time(row.model_s, row.context_s, row.first_eval_s)
+    rate = rates.get(row.workload_id, Rates())
+    return StoredRun(
+        run_id=row.run_id,
+        study_id=row.study_id,
+        machine_id=row.machine_id,
+        model_id=row.model_id,
+        model_name=row.model.name,
+        backend=row.backend,
+        build=build_value(row.build).label if row.build else "",
+        config=config_value(row.config.canonical_json),
+        workload=workload_value(row.workload),
+        purpose=row.purpose,
+        state=row.state,
+        started_at=row.started_at,
+        reason=row.reason,
+        message=row.message,
+        elapsed_s=row.elapsed_s,
+        load_s=load.total_s if load else None,
+        peak_rss_bytes=row.peak_rss_bytes,
+        peak_vram_bytes=row.peak_vram_bytes,
+        prefill_tps=rate.prefill_tps,
+        decode_tps=rate.decode_tps,
+        ttft_s=rate.ttft_s,
+        n_reps=rate.n,
+    )
+
+
+def _studies() -> Select[StudyRow, int, int]:
+    """Studies with their numbers of runs and of failed runs."""
+    n_runs = func.count(LoadRunRow.run_id)
+    return (
+        select(StudyRow, n_runs, n_runs.filter(LoadRunRow.state == RunState.FAILED))
+        .outerjoin(LoadRunRow, LoadRunRow.study_id == StudyRow.study_id)
+        .group_by(StudyRow.study_id)
+    )
+
+
+def _stored_study(row: StudyRow, n_runs: int, n_failed: int) -> StoredStudy:
+    return StoredStudy(
+        study_id=row.study_id,
+        study=study_value(row),
+        machine_id=row.machine_id,
+        model_id=row.model_id,
+        model_name=row.model.name,
+        state=row.state,
+        note=row.note,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        n_runs=n_runs,
+        n_failed=n_failed,
+    )

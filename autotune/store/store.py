@@ -1,0 +1,46 @@
+"""The store: one database, opened, brought up to date, written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from autotune.store import schema
+from autotune.store.engine import Database
+from autotune.store.reader import Reader
+from autotune.store.writer import Writer
+
+
+class Store(Writer, Reader):
+    """A :class:`Writer` and a :class:`Reader` of one database. Close it, or use ``with``."""
+
+    def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
+        Writer.__init__(self, database, now=now)
+        Reader.__init__(self, database)
+        self.database = database
+
+    @classmethod
+    def open(cls, address: str | Path, *, now: Callable[[], datetime]) -> Store:
+        """The store at a path or SQLAlchemy URL, created or upgraded when it must be.
+
+        Before an upgrade the file is copied to ``<file>.<old revision>``. ``now`` tells the time,
+        aware. Raises UserError, DataError or SchemaError with one line that names the cure.
+        """
+        database = Database.connect(address)
+        try:
+            schema.prepare(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database, now=now)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

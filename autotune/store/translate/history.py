@@ -1,0 +1,198 @@
+"""Studies, runs, generations and predictions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from autotune.domain import stats
+from autotune.domain.prediction import TARGETS, Interval, Prediction
+from autotune.domain.run import Buffer, EngineReport, Generation, LoadTime, Run, Trial
+from autotune.domain.stored import RunState
+from autotune.domain.study import Study
+from autotune.store.codec import from_json, to_json
+from autotune.store.tables import (
+    SUCCESS,
+    EngineBufferRow,
+    GenerationRow,
+    LoadRunRow,
+    PredictionRow,
+    StudyRow,
+)
+from autotune.store.translate.facts import build_value, config_value, workload_value
+
+
+def study_value(row: StudyRow) -> Study:
+    """The question that a row asks."""
+    return Study(
+        backend=row.backend,
+        target=row.target,
+        hardware=row.hardware,
+        workload=workload_value(row.workload),
+        default=config_value(row.default.canonical_json),
+        max_trials=row.max_trials,
+        time_limit_s=row.time_limit_s,
+        seed=row.seed,
+    )
+
+
+def trial_value(row: LoadRunRow) -> Trial:
+    """What the run was asked to do."""
+    return Trial(
+        model_path=Path(row.model_path),
+        config=config_value(row.config.canonical_json),
+        workload=workload_value(row.workload),
+        n_reps=row.n_reps,
+        max_reps=row.max_reps,
+        sampling_s=row.sampling_s,
+        timeout_s=row.timeout_s,
+        memory_limit_bytes=row.memory_limit_bytes,
+        purpose=row.purpose,
+    )
+
+
+def fill_outcome(row: LoadRunRow, run: Run) -> None:
+    """Write into an open run's row what came of it; :func:`run_value` reads it."""
+    row.started_at = run.started_at
+    row.elapsed_s = run.elapsed_s
+    row.state = RunState.COMPLETE if run.ok else RunState.FAILED
+    row.reason = run.reason
+    row.message = run.message
+    row.log_excerpt = run.log_excerpt
+    row.model_s = run.load.model_s if run.load else None
+    row.context_s = run.load.context_s if run.load else None
+    row.first_eval_s = run.load.first_eval_s if run.load else None
+    row.cached_ratio = run.cached_ratio
+    row.peak_anon_bytes = run.peak_anon_bytes
+    row.peak_file_bytes = run.peak_file_bytes
+    row.peak_rss_bytes = run.peak_rss_bytes
+    row.peak_vram_bytes = run.peak_vram_bytes
+    row.foreign_cpu_ratio = run.foreign_cpu_ratio
+    row.layers_offloaded = run.report.layers_offloaded
+    row.layers_total = run.report.layers_total
+    row.flash_attn_done = run.report.flash_attn
+    row.n_ctx_done = run.report.n_ctx
+    row.buffers = [
+        EngineBufferRow(position=i, device=b.device, kind=b.kind, n_bytes=b.n_bytes)
+        for i, b in enumerate(run.report.buffers)
+    ]
+    row.generations = [generation_row(generation) for generation in run.generations]
+
+
+def run_value(row: LoadRunRow) -> Run | None:
+    """What came of a run; None for one that has not reported."""
+    if row.elapsed_s is None:
+        return None
+    return Run(
+        trial=trial_value(row),
+        backend=row.backend,
+        build=build_value(row.build) if row.build else None,
+        started_at=row.started_at,
+        elapsed_s=row.elapsed_s,
+        reason=row.reason,
+        message=row.message,
+        log_excerpt=row.log_excerpt,
+        load=load_time(row.model_s, row.context_s, row.first_eval_s),
+        cached_ratio=row.cached_ratio,
+        peak_anon_bytes=row.peak_anon_bytes,
+        peak_file_bytes=row.peak_file_bytes,
+        peak_rss_bytes=row.peak_rss_bytes,
+        peak_vram_bytes=row.peak_vram_bytes,
+        foreign_cpu_ratio=row.foreign_cpu_ratio,
+        report=EngineReport(
+            buffers=tuple(
+                Buffer(device=b.device, kind=b.kind, n_bytes=b.n_bytes) for b in row.buffers
+            ),
+            layers_offloaded=row.layers_offloaded,
+            layers_total=row.layers_total,
+            flash_attn=row.flash_attn_done,
+            n_ctx=row.n_ctx_done,
+        ),
+        generations=tuple(generation_value(generation) for generation in row.generations),
+    )
+
+
+def load_time(
+    model_s: float | None, context_s: float | None, first_eval_s: float | None
+) -> LoadTime | None:
+    """The load's three phases; None unless all are known."""
+    if model_s is None or context_s is None or first_eval_s is None:
+        return None
+    return LoadTime(model_s=model_s, context_s=context_s, first_eval_s=first_eval_s)
+
+
+def generation_row(generation: Generation) -> GenerationRow:
+    """Raw times and what follows from them; :func:`generation_value` reads it."""
+    gaps_s = [ns / 1e9 for ns in generation.token_ns[1:]]
+    return GenerationRow(
+        workload_id=generation.workload.label,
+        repetition=generation.repetition,
+        n_prompt=generation.workload.n_prompt,
+        n_gen=len(generation.token_ns),
+        prefill_tps=generation.prefill_tps,
+        decode_tps=generation.decode_tps,
+        ttft_s=generation.ttft_s,
+        itl_p50_s=stats.quantile(gaps_s, 0.5) if gaps_s else None,
+        itl_p95_s=stats.quantile(gaps_s, 0.95) if gaps_s else None,
+        prefill_ns=generation.prefill_ns,
+        ttft_ns=generation.ttft_ns,
+        token_ns=to_json(generation.token_ns),
+        cpu_ns=generation.cpu_ns,
+        foreign_cpu_ratio=generation.foreign_cpu_ratio,
+    )
+
+
+def generation_value(row: GenerationRow) -> Generation:
+    """The raw times of one generate call."""
+    return Generation(
+        workload=workload_value(row.workload),
+        repetition=row.repetition,
+        prefill_ns=row.prefill_ns,
+        ttft_ns=row.ttft_ns,
+        token_ns=from_json(tuple[int, ...], row.token_ns),
+        cpu_ns=row.cpu_ns,
+        foreign_cpu_ratio=row.foreign_cpu_ratio,
+    )
+
+
+def prediction_rows(prediction: Prediction, *, made_at: datetime) -> list[PredictionRow]:
+    """A row for each target and one for success; :func:`prediction_value` reads them."""
+
+    def row(target: str, interval: Interval | None, p_success: float | None) -> PredictionRow:
+        return PredictionRow(
+            target=target,
+            q05=interval and interval.q05,
+            q50=interval and interval.q50,
+            q95=interval and interval.q95,
+            p_success=p_success,
+            evidence=prediction.evidence,
+            n_runs=prediction.n_runs,
+            made_at=made_at,
+        )
+
+    intervals = [row(target, getattr(prediction, target), None) for target in TARGETS]
+    return [*intervals, row(SUCCESS, None, prediction.p_success)]
+
+
+def prediction_value(run: LoadRunRow) -> Prediction | None:
+    """What was expected of a run; None where nothing was."""
+    rows = {row.target: row for row in run.predictions}
+    if not rows:
+        return None
+    success = rows.pop(SUCCESS)
+    assert success.p_success is not None  # the table forbids it
+    return Prediction(
+        config=config_value(run.config.canonical_json),
+        workload=workload_value(run.workload),
+        p_success=success.p_success,
+        evidence=success.evidence,
+        n_runs=success.n_runs,
+        **{target: _interval(row) for target, row in rows.items()},
+    )
+
+
+def _interval(row: PredictionRow) -> Interval:
+    assert row.q05 is not None  # the table forbids it
+    assert row.q50 is not None
+    assert row.q95 is not None
+    return Interval(q05=row.q05, q50=row.q50, q95=row.q95)

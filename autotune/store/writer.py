@@ -1,0 +1,245 @@
+"""Into the store: every method is one transaction, and none is open while something is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from autotune.domain.errors import UserError
+from autotune.domain.machine import MachineFacts, Probe
+from autotune.domain.model import ModelFacts
+from autotune.domain.prediction import Prediction, Recommendation
+from autotune.domain.run import MEASURE_VERSION, Reason, Run, Trial
+from autotune.domain.stored import RunState
+from autotune.domain.study import Study, StudyState
+from autotune.store.codec import to_json
+from autotune.store.engine import Database
+from autotune.store.recorder import Recorder, is_overdue
+from autotune.store.tables import (
+    LoadRunRow,
+    ModelLocationRow,
+    RecommendationRow,
+    StudyRow,
+)
+from autotune.store.translate.facts import (
+    build_row,
+    config_row,
+    machine_row,
+    model_row,
+    probe_row,
+    workload_row,
+)
+from autotune.store.translate.history import fill_outcome, prediction_rows
+
+LOST = "the process that measured it went away"
+
+
+class Writer:
+    """Records what is true, what is tried and what came of it.
+
+    Every method raises DataError or UserError with one line when the database refuses; then
+    nothing of the call is kept.
+    """
+
+    def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+        self._recorder = Recorder.this_process()
+
+    def record_machine(self, machine_id: str, facts: MachineFacts) -> None:
+        """Keep the facts of a machine; later ones replace earlier ones."""
+        with self._database.write() as session:
+            session.merge(machine_row(machine_id, facts, seen_at=self._now()))
+
+    def record_probe(self, machine_id: str, probe: Probe) -> None:
+        """Add a probe of a recorded machine; the latest is the one that counts."""
+        with self._database.write() as session:
+            session.add(probe_row(machine_id, probe, measured_at=self._now()))
+
+    def record_model(self, model: ModelFacts, path: Path) -> None:
+        """Keep the facts of a model and where its file was seen."""
+        with self._database.write() as session:
+            session.merge(model_row(model))
+            session.flush()
+            session.merge(self._location(model.model_id, path, modified_at=_modified_at(path)))
+
+    def start_study(self, study: Study, *, machine_id: str, model_id: str) -> int:
+        """Open a study of a recorded machine and model; returns its number."""
+        with self._database.write() as session:
+            row = StudyRow(
+                machine_id=machine_id,
+                model_id=model_id,
+                backend=study.backend,
+                target=study.target,
+                hardware=study.hardware,
+                workload=session.merge(workload_row(study.workload)),
+                default=session.merge(config_row(study.default)),
+                max_trials=study.max_trials,
+                time_limit_s=study.time_limit_s,
+                seed=study.seed,
+                started_at=self._now(),
+                state=StudyState.RUNNING,
+                note="",
+                **self._recorded,
+            )
+            session.add(row)
+            session.flush()
+            return row.study_id
+
+    def finish_study(self, study_id: int, state: StudyState, note: str = "") -> None:
+        """Close a study: how it ended, and why in one line. Raises UserError for an unknown one."""
+        with self._database.write() as session:
+            row = session.get(StudyRow, study_id)
+            if row is None:
+                raise UserError(f"no study {study_id} is recorded in {self._database.label}")
+            row.state, row.note, row.finished_at = state, note, self._now()
+
+    def begin_run(
+        self,
+        trial: Trial,
+        *,
+        machine_id: str,
+        model_id: str,
+        backend: str,
+        study_id: int | None = None,
+        prediction: Prediction | None = None,
+        planned_bytes: int | None = None,
+        source: str = "local",
+    ) -> int:
+        """Open a run and write down what is expected of it; returns its number.
+
+        The run is ``running`` until :meth:`finish_run`, or until somebody finds that this process
+        went away (:meth:`close_dead_runs`).
+        """
+        now = self._now()
+        with self._database.write() as session:
+            session.merge(self._location(model_id, trial.model_path))
+            row = LoadRunRow(
+                study_id=study_id,
+                machine_id=machine_id,
+                model_id=model_id,
+                model_path=str(trial.model_path),
+                backend=backend,
+                config=session.merge(config_row(trial.config)),
+                workload=session.merge(workload_row(trial.workload)),
+                purpose=trial.purpose,
+                n_reps=trial.n_reps,
+                max_reps=trial.max_reps,
+                sampling_s=trial.sampling_s,
+                timeout_s=trial.timeout_s,
+                memory_limit_bytes=trial.memory_limit_bytes,
+                planned_bytes=planned_bytes,
+                source=source,
+                measure_version=MEASURE_VERSION,
+                started_at=now,
+                state=RunState.RUNNING,
+                message="",
+                log_excerpt="",
+                predictions=prediction_rows(prediction, made_at=now) if prediction else [],
+                **self._recorded,
+            )
+            session.add(row)
+            session.flush()
+            return row.run_id
+
+    def finish_run(self, run_id: int, run: Run) -> None:
+        """Write what came of a run: outcome, build, buffers and generations.
+
+        A run that was given up for lost is taken back. Raises UserError for a run that is unknown
+        or has reported already.
+        """
+        with self._database.write() as session:
+            row = _open_run(session, run_id)
+            row.build = session.merge(build_row(run.build)) if run.build else None
+            for workload in {generation.workload for generation in run.generations}:
+                session.merge(workload_row(workload))
+            fill_outcome(row, run)
+
+    def cancel_run(self, run_id: int) -> None:
+        """Close an open run that somebody stopped; it says nothing about its configuration."""
+        with self._database.write() as session:
+            _close(_open_run(session, run_id), Reason.CANCELLED, "stopped before it was done")
+
+    def record_recommendation(
+        self,
+        recommendation: Recommendation,
+        *,
+        machine_id: str,
+        model_id: str,
+        study_id: int | None = None,
+        speedup: float | None = None,
+    ) -> int:
+        """Keep what was advised and why; returns its number.
+
+        ``speedup`` is the measured request time of the default over that of the advice.
+        """
+        with self._database.write() as session:
+            row = RecommendationRow(
+                study_id=study_id,
+                machine_id=machine_id,
+                model_id=model_id,
+                backend=recommendation.backend,
+                config_id=session.merge(config_row(recommendation.config)).config_id,
+                target=recommendation.target,
+                workload_id=session.merge(workload_row(recommendation.workload)).workload_id,
+                confidence=recommendation.confidence,
+                reasons=to_json(recommendation.reasons),
+                speedup=speedup,
+                made_at=self._now(),
+            )
+            session.add(row)
+            session.flush()
+            return row.recommendation_id
+
+    def close_dead_runs(self) -> int:
+        """Close the runs and studies whose process is gone; returns how many runs.
+
+        Such a run failed as ``interrupted``, which says nothing about its configuration.
+        """
+        with self._database.write() as session:
+            studies = select(StudyRow).where(StudyRow.state == StudyState.RUNNING)
+            for study in session.scalars(studies):
+                if self._is_dead(study, study.time_limit_s):
+                    study.state, study.note = StudyState.FAILED, LOST
+                    study.finished_at = self._now()
+            runs = select(LoadRunRow).where(LoadRunRow.state == RunState.RUNNING)
+            dead = [run for run in session.scalars(runs) if self._is_dead(run, run.timeout_s)]
+            for run in dead:
+                _close(run, Reason.INTERRUPTED, LOST)
+            return len(dead)
+
+    @property
+    def _recorded(self) -> dict[str, int | str | None]:
+        return {"recorder_pid": self._recorder.pid, "recorder_birth": self._recorder.birth}
+
+    def _is_dead(self, row: StudyRow | LoadRunRow, limit_s: float) -> bool:
+        recorder = Recorder(pid=row.recorder_pid, birth=row.recorder_birth)
+        return recorder.is_gone() or is_overdue(row.started_at, limit_s, now=self._now())
+
+    def _location(self, model_id: str, path: Path, **known: datetime | None) -> ModelLocationRow:
+        return ModelLocationRow(
+            model_id=model_id, path=str(path), last_seen_at=self._now(), **known
+        )
+
+
+def _open_run(session: Session, run_id: int) -> LoadRunRow:
+    """A run that has not reported yet, also one that was given up for lost."""
+    row = session.get(LoadRunRow, run_id)
+    if row is None or row.elapsed_s is not None or row.reason is Reason.CANCELLED:
+        raise UserError(f"no open run {run_id}: autotune runs lists them")
+    return row
+
+
+def _close(row: LoadRunRow, reason: Reason, message: str) -> None:
+    row.state, row.reason, row.message = RunState.FAILED, reason, message
+
+
+def _modified_at(path: Path) -> datetime | None:
+    with suppress(OSError, ValueError):
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return None

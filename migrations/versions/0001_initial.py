@@ -1,0 +1,386 @@
+"""The first tables.
+
+Revision ID: 0001
+Revises:
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision: str | None = None
+branch_labels = None
+depends_on = None
+
+KEY = sa.Integer()
+COUNT = sa.BigInteger()
+REAL = sa.Double()
+TEXT = sa.Text()
+FLAG = sa.Boolean()
+INSTANT = sa.DateTime(timezone=True)
+
+required: Any = partial(sa.Column, nullable=False)
+optional: Any = partial(sa.Column, nullable=True)
+
+
+def closed(name: str, *values: str, length: int = 16) -> sa.Enum:
+    """Text that is one of these values."""
+    return sa.Enum(*values, name=name, native_enum=False, create_constraint=True, length=length)
+
+
+def not_negative(*columns: str) -> sa.CheckConstraint:
+    """NULL passes."""
+    return sa.CheckConstraint(" AND ".join(f"{name} >= 0" for name in columns), name="not_negative")
+
+
+def upgrade() -> None:
+    _create_facts()
+    _create_history()
+
+
+def _create_facts() -> None:
+    op.create_table(
+        "machine",
+        required("machine_id", TEXT),
+        required("cpu", TEXT),
+        required("n_logical", COUNT),
+        optional("n_physical", COUNT),
+        required("n_usable", COUNT),
+        required("isa", TEXT),
+        required("ram_bytes", COUNT),
+        optional("ram_limit_bytes", COUNT),
+        required("system", TEXT),
+        required("os_version", TEXT),
+        required("n_gpus", COUNT),
+        required("gpu_names", TEXT),
+        required("facts_json", TEXT),
+        required("last_seen_at", INSTANT),
+        sa.PrimaryKeyConstraint("machine_id"),
+        not_negative("n_logical", "n_physical", "n_usable", "ram_bytes", "n_gpus"),
+    )
+    op.create_table(
+        "probe",
+        required("probe_id", KEY),
+        required("machine_id", TEXT, sa.ForeignKey("machine.machine_id")),
+        required("measured_at", INSTANT),
+        required("elapsed_s", REAL),
+        sa.PrimaryKeyConstraint("probe_id"),
+        not_negative("elapsed_s"),
+    )
+    op.create_index("ix_probe_machine_id_measured_at", "probe", ["machine_id", "measured_at"])
+    op.create_table(
+        "probe_point",
+        required("probe_id", KEY, sa.ForeignKey("probe.probe_id")),
+        required("n_threads", COUNT),
+        required("read_bytes_per_s", REAL),
+        required("read_spread_ratio", REAL),
+        required("flops_per_s", REAL),
+        required("flops_spread_ratio", REAL),
+        sa.PrimaryKeyConstraint("probe_id", "n_threads"),
+        not_negative(
+            "n_threads",
+            "read_bytes_per_s",
+            "read_spread_ratio",
+            "flops_per_s",
+            "flops_spread_ratio",
+        ),
+    )
+    op.create_table(
+        "build",
+        required("build_id", TEXT),
+        required("backend", TEXT),
+        required("version", TEXT),
+        optional("build_commit", TEXT),
+        required("devices", TEXT),
+        required("system_info", TEXT),
+        required("facts_json", TEXT),
+        sa.PrimaryKeyConstraint("build_id"),
+    )
+    op.create_table(
+        "model",
+        required("model_id", TEXT),
+        required("name", TEXT),
+        required("architecture", TEXT),
+        required("quantization", TEXT),
+        required("file_bytes", COUNT),
+        required("weight_bytes", COUNT),
+        required("n_params", COUNT),
+        required("n_layers", COUNT),
+        required("n_embd", COUNT),
+        required("n_ctx_train", COUNT),
+        required("n_vocab", COUNT),
+        required("n_experts", COUNT),
+        required("facts_json", TEXT),
+        sa.PrimaryKeyConstraint("model_id"),
+        not_negative(
+            "file_bytes", "weight_bytes", "n_params", "n_layers", "n_embd", "n_ctx_train", "n_vocab"
+        ),
+    )
+    op.create_table(
+        "model_tensor",
+        required("model_id", TEXT, sa.ForeignKey("model.model_id")),
+        required("tensor_group", TEXT),
+        required("tensor_type", TEXT),
+        required("n_tensors", COUNT),
+        required("n_elements", COUNT),
+        required("n_bytes", COUNT),
+        sa.PrimaryKeyConstraint("model_id", "tensor_group", "tensor_type"),
+        not_negative("n_tensors", "n_elements", "n_bytes"),
+    )
+    op.create_table(
+        "model_location",
+        required("model_id", TEXT, sa.ForeignKey("model.model_id")),
+        required("path", TEXT),
+        optional("modified_at", INSTANT),
+        required("last_seen_at", INSTANT),
+        sa.PrimaryKeyConstraint("model_id", "path"),
+    )
+    op.create_table(
+        "config",
+        required("config_id", TEXT),
+        required("n_ctx", COUNT),
+        required("n_batch", COUNT),
+        required("n_ubatch", COUNT),
+        required("n_threads", COUNT),
+        required("n_threads_batch", COUNT),
+        required("flash_attn", TEXT),
+        required("type_k", TEXT),
+        required("type_v", TEXT),
+        required("use_mmap", FLAG),
+        required("use_mlock", FLAG),
+        required("n_gpu_layers", COUNT),
+        required("offload_kqv", FLAG),
+        required("op_offload", FLAG),
+        required("split_mode", TEXT),
+        required("main_gpu", COUNT),
+        optional("tensor_split", TEXT),
+        required("swa_full", FLAG),
+        required("n_parallel", COUNT),
+        required("canonical_json", TEXT),
+        sa.PrimaryKeyConstraint("config_id"),
+    )
+    op.create_table(
+        "workload",
+        required("workload_id", TEXT),
+        required("n_prompt", COUNT),
+        required("n_gen", COUNT),
+        required("n_depth", COUNT),
+        required("n_parallel", COUNT),
+        sa.PrimaryKeyConstraint("workload_id"),
+        sa.UniqueConstraint("n_prompt", "n_gen", "n_depth", "n_parallel"),
+        not_negative("n_prompt", "n_gen", "n_depth", "n_parallel"),
+    )
+
+
+def _create_history() -> None:
+    op.create_table(
+        "study",
+        required("study_id", KEY),
+        required("machine_id", TEXT, sa.ForeignKey("machine.machine_id")),
+        required("model_id", TEXT, sa.ForeignKey("model.model_id")),
+        required("backend", TEXT),
+        required("target", closed("target", "speed", "balanced", "quality")),
+        required("hardware", closed("hardware", "auto", "gpu", "cpu")),
+        required("workload_id", TEXT, sa.ForeignKey("workload.workload_id")),
+        required("default_config_id", TEXT, sa.ForeignKey("config.config_id")),
+        required("max_trials", COUNT),
+        required("time_limit_s", REAL),
+        required("seed", COUNT),
+        required("started_at", INSTANT),
+        optional("finished_at", INSTANT),
+        required("state", closed("state", "running", "complete", "stopped", "failed")),
+        required("note", TEXT),
+        required("recorder_pid", COUNT),
+        optional("recorder_birth", TEXT),
+        sa.PrimaryKeyConstraint("study_id"),
+        not_negative("max_trials", "time_limit_s"),
+    )
+    op.create_index("ix_study_machine_id_model_id", "study", ["machine_id", "model_id"])
+    op.create_table(
+        "load_run",
+        required("run_id", KEY),
+        optional("study_id", KEY, sa.ForeignKey("study.study_id")),
+        required("machine_id", TEXT, sa.ForeignKey("machine.machine_id")),
+        required("model_id", TEXT, sa.ForeignKey("model.model_id")),
+        required("model_path", TEXT),
+        required("backend", TEXT),
+        optional("build_id", TEXT, sa.ForeignKey("build.build_id")),
+        required("config_id", TEXT, sa.ForeignKey("config.config_id")),
+        required("workload_id", TEXT, sa.ForeignKey("workload.workload_id")),
+        required(
+            "purpose",
+            closed("purpose", "probe", "explore", "confirm", "bench", "rebench", "user", "import"),
+        ),
+        required("n_reps", COUNT),
+        required("max_reps", COUNT),
+        required("sampling_s", REAL),
+        required("timeout_s", REAL),
+        optional("memory_limit_bytes", COUNT),
+        optional("planned_bytes", COUNT),
+        required("source", TEXT),
+        required("measure_version", COUNT),
+        required("started_at", INSTANT),
+        required("state", closed("state", "running", "complete", "failed")),
+        optional(
+            "reason",
+            closed(
+                "reason",
+                "timeout",
+                "oom",
+                "load_error",
+                "unsupported",
+                "crash",
+                "constraint",
+                "incorrect",
+                "interrupted",
+                "cancelled",
+            ),
+        ),
+        required("message", TEXT),
+        required("log_excerpt", TEXT),
+        optional("elapsed_s", REAL),
+        optional("model_s", REAL),
+        optional("context_s", REAL),
+        optional("first_eval_s", REAL),
+        optional("cached_ratio", REAL),
+        optional("peak_anon_bytes", COUNT),
+        optional("peak_file_bytes", COUNT),
+        optional("peak_rss_bytes", COUNT),
+        optional("peak_vram_bytes", COUNT),
+        optional("foreign_cpu_ratio", REAL),
+        optional("layers_offloaded", COUNT),
+        optional("layers_total", COUNT),
+        optional("flash_attn_done", FLAG),
+        optional("n_ctx_done", COUNT),
+        required("recorder_pid", COUNT),
+        optional("recorder_birth", TEXT),
+        sa.PrimaryKeyConstraint("run_id"),
+        sa.ForeignKeyConstraint(
+            ["model_id", "model_path"], ["model_location.model_id", "model_location.path"]
+        ),
+        sa.CheckConstraint("(state = 'failed') = (reason IS NOT NULL)", name="failed_for_a_reason"),
+        not_negative(
+            "n_reps",
+            "max_reps",
+            "sampling_s",
+            "timeout_s",
+            "memory_limit_bytes",
+            "planned_bytes",
+            "elapsed_s",
+            "model_s",
+            "context_s",
+            "first_eval_s",
+            "cached_ratio",
+            "peak_anon_bytes",
+            "peak_file_bytes",
+            "peak_rss_bytes",
+            "peak_vram_bytes",
+            "foreign_cpu_ratio",
+            "layers_offloaded",
+            "layers_total",
+            "n_ctx_done",
+        ),
+    )
+    op.create_index("ix_load_run_machine_id_backend", "load_run", ["machine_id", "backend"])
+    op.create_index("ix_load_run_model_id_started_at", "load_run", ["model_id", "started_at"])
+    op.create_index("ix_load_run_state", "load_run", ["state"])
+    op.create_index("ix_load_run_study_id", "load_run", ["study_id"])
+    op.create_table(
+        "engine_buffer",
+        required("run_id", KEY, sa.ForeignKey("load_run.run_id")),
+        required("position", COUNT),
+        required("device", TEXT),
+        required("kind", TEXT),
+        required("n_bytes", COUNT),
+        sa.PrimaryKeyConstraint("run_id", "position"),
+        not_negative("n_bytes"),
+    )
+    op.create_table(
+        "generation_run",
+        required("generation_id", KEY),
+        required("run_id", KEY, sa.ForeignKey("load_run.run_id")),
+        required("workload_id", TEXT, sa.ForeignKey("workload.workload_id")),
+        required("repetition", COUNT),
+        required("n_prompt", COUNT),
+        required("n_gen", COUNT),
+        optional("prefill_tps", REAL),
+        optional("decode_tps", REAL),
+        optional("ttft_s", REAL),
+        optional("itl_p50_s", REAL),
+        optional("itl_p95_s", REAL),
+        optional("prefill_ns", COUNT),
+        optional("ttft_ns", COUNT),
+        required("token_ns", TEXT),
+        optional("cpu_ns", COUNT),
+        optional("foreign_cpu_ratio", REAL),
+        sa.PrimaryKeyConstraint("generation_id"),
+        sa.UniqueConstraint("run_id", "workload_id", "repetition"),
+        not_negative(
+            "repetition",
+            "n_prompt",
+            "n_gen",
+            "prefill_ns",
+            "ttft_ns",
+            "cpu_ns",
+            "foreign_cpu_ratio",
+        ),
+    )
+    op.create_table(
+        "prediction",
+        required("run_id", KEY, sa.ForeignKey("load_run.run_id")),
+        required(
+            "target",
+            closed(
+                "target",
+                "load_s",
+                "peak_memory_bytes",
+                "prefill_tps",
+                "decode_tps",
+                "ttft_s",
+                "success",
+                length=32,
+            ),
+        ),
+        optional("q05", REAL),
+        optional("q50", REAL),
+        optional("q95", REAL),
+        optional("p_success", REAL),
+        required(
+            "evidence", closed("evidence", "measured", "calibrated", "transferred", "physics")
+        ),
+        required("n_runs", COUNT),
+        required("made_at", INSTANT),
+        sa.PrimaryKeyConstraint("run_id", "target"),
+        sa.CheckConstraint("p_success BETWEEN 0 AND 1", name="probability"),
+        sa.CheckConstraint("(target = 'success') = (p_success IS NOT NULL)", name="success"),
+        sa.CheckConstraint(
+            "(p_success IS NULL) = (q05 IS NOT NULL AND q50 IS NOT NULL AND q95 IS NOT NULL)",
+            name="interval",
+        ),
+    )
+    op.create_table(
+        "recommendation",
+        required("recommendation_id", KEY),
+        optional("study_id", KEY, sa.ForeignKey("study.study_id")),
+        required("machine_id", TEXT, sa.ForeignKey("machine.machine_id")),
+        required("model_id", TEXT, sa.ForeignKey("model.model_id")),
+        required("backend", TEXT),
+        required("config_id", TEXT, sa.ForeignKey("config.config_id")),
+        required("target", closed("target", "speed", "balanced", "quality")),
+        required("workload_id", TEXT, sa.ForeignKey("workload.workload_id")),
+        required("confidence", REAL),
+        required("reasons", TEXT),
+        optional("speedup", REAL),
+        required("made_at", INSTANT),
+        sa.PrimaryKeyConstraint("recommendation_id"),
+        sa.CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
+        not_negative("speedup"),
+    )
+    op.create_index(
+        "ix_recommendation_machine_id_model_id", "recommendation", ["machine_id", "model_id"]
+    )

@@ -1,0 +1,176 @@
+"""What is found again: tables of runs, and what a predictor learns from."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import event
+
+from autotune.domain.errors import UserError
+from autotune.domain.run import Purpose, Reason
+from autotune.domain.workload import Workload
+from autotune.store.store import Store
+from tests.factories import make_generation, make_machine, make_model, make_run, make_trial
+from tests.store import examples
+
+
+def test_a_stored_run_shows_medians(store: Store) -> None:
+    """Over its repetitions; what was not measured is None."""
+    token_ns = (10_000_000, 20_000_000, 40_000_000)
+    generations = tuple(
+        make_generation(repetition=i, token_ns=(ns,) * 4, ttft_ns=None)
+        for i, ns in enumerate(token_ns)
+    )
+    examples.record(store, make_run(generations=generations))
+
+    (stored,) = store.list_runs()
+    assert stored.decode_tps == pytest.approx(50)
+    assert stored.prefill_tps == pytest.approx(640)
+    assert stored.ttft_s is None
+    assert stored.load_s == pytest.approx(0.25)
+    assert (stored.n_reps, stored.model_name, stored.build) == (3, "tiny", "0.3.36+0c1e57098")
+
+
+def test_runs_are_listed_newest_first(store: Store) -> None:
+    """Of one model or study, as many as asked for."""
+    store.record_model(make_model(model_id="other"), examples.MODEL_PATH)
+    study_id = examples.start_study(store)
+    numbers = [
+        examples.record(store),
+        examples.record(store, study_id=study_id),
+        examples.record(store, model_id="other"),
+    ]
+
+    def listed(**options: object) -> list[int]:
+        return [run.run_id for run in store.list_runs(**options)]  # type: ignore[arg-type]
+
+    assert listed() == numbers[::-1]
+    assert listed(limit=1) == numbers[2:]
+    assert listed(study_id=study_id) == numbers[1:2]
+    assert listed(model_id="other") == numbers[2:]
+    assert store.count_runs() == 3
+
+
+def test_the_unknown_is_refused_with_a_cure(store: Store) -> None:
+    """One line each."""
+    with pytest.raises(UserError, match="no run 7: autotune runs lists them"):
+        store.load_run(7)
+    with pytest.raises(UserError, match="no run 7: autotune runs lists them"):
+        store.observation(7)
+    with pytest.raises(UserError, match="no study 7"):
+        store.load_study(7)
+    with pytest.raises(UserError, match="no machine x"):
+        store.load_machine("x")
+    with pytest.raises(UserError, match="no model x"):
+        store.load_model("x")
+
+
+def test_an_observation_has_all_that_a_predictor_learns_from(store: Store) -> None:
+    """Facts, question and answer of one run."""
+    run = make_run()
+    run_id = examples.record(store, run)
+
+    observation = store.observation(run_id)
+    assert observation.machine == make_machine()
+    assert observation.probe == store.load_probe(examples.MACHINE_ID)
+    assert observation.model == make_model()
+    assert observation.config == run.trial.config
+    assert observation.workload == run.trial.workload
+    assert observation.load == run.load
+    assert observation.peak_rss_bytes == run.peak_rss_bytes
+    assert observation.decode_tps == pytest.approx(100)
+    assert store.observations() == (observation,)
+
+
+def test_a_failure_teaches_under_the_workload_it_was_asked_for(store: Store) -> None:
+    """Without rates: it generated nothing."""
+    examples.record(store, make_run(reason=Reason.OOM, generations=(), build=None, load=None))
+
+    (observation,) = store.observations()
+    assert observation.reason is Reason.OOM
+    assert observation.workload == make_trial().workload
+    assert (observation.decode_tps, observation.load, observation.build) == (None, None, "")
+
+
+def test_only_what_says_something_is_learnt_from(store: Store) -> None:
+    """Open, cancelled and interrupted runs are left out, however they were closed."""
+    examples.begin(store)
+    for reason in (Reason.CANCELLED, Reason.INTERRUPTED):
+        examples.record(store, make_run(reason=reason, generations=()))
+    store.cancel_run(examples.begin(store))
+    kept = [
+        examples.record(store),
+        examples.record(store, make_run(reason=Reason.TIMEOUT, generations=())),
+    ]
+
+    assert [observation.run_id for observation in store.observations()] == kept
+
+
+def test_results_of_another_procedure_are_not_mixed_in(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are listed, and not learnt from."""
+    monkeypatch.setattr("autotune.store.writer.MEASURE_VERSION", 0)
+    examples.record(store)
+
+    assert store.observations() == ()
+    assert store.count_runs() == 1
+
+
+def test_observations_can_be_of_one_machine_and_backend(store: Store) -> None:
+    """Both filters, alone and together."""
+    store.record_machine("other", make_machine(cpu="Other"))
+    here = examples.record(store)
+    there = examples.record(store, machine_id="other", backend="llama-server")
+
+    def found(**options: str) -> list[int]:
+        return [observation.run_id for observation in store.observations(**options)]
+
+    assert found() == [here, there]
+    assert found(machine_id="other") == [there]
+    assert found(backend=examples.BACKEND) == [here]
+    assert found(machine_id="other", backend=examples.BACKEND) == []
+
+
+def test_equal_facts_are_one_instance(store: Store) -> None:
+    """Ten thousand observations hold one machine, not ten thousand."""
+    for _ in range(2):
+        examples.record(store)
+
+    first, second = store.observations()
+    assert first.machine is second.machine
+    assert first.model is second.model
+    assert first.config is second.config
+    assert first.workload is second.workload
+
+
+def test_many_runs_take_no_more_queries_than_few(store: Store) -> None:
+    """What is asked of the database does not grow with what is in it."""
+    queries: list[str] = []
+    event.listen(
+        store.database.reader, "before_cursor_execute", lambda *call: queries.append(call[2])
+    )
+
+    def count() -> int:
+        queries.clear()
+        store.observations()
+        store.list_runs()
+        return len(queries)
+
+    examples.record(store)
+    few = count()
+    for n_threads in range(1, 20):
+        trial = make_trial(config=make_trial().config.replace(n_threads=n_threads))
+        examples.record(store, make_run(trial=trial))
+
+    assert count() == few
+
+
+def test_each_workload_of_a_run_is_an_observation(store: Store) -> None:
+    """Medians never mix two workloads."""
+    long = Workload(n_prompt=640, n_gen=4)
+    generations = (make_generation(), make_generation(workload=long))
+    trial = make_trial(purpose=Purpose.USER)
+    examples.record(store, make_run(trial=trial, generations=generations))
+
+    rates = {observation.workload: observation.prefill_tps for observation in store.observations()}
+    assert rates == {make_trial().workload: pytest.approx(640), long: pytest.approx(6400)}

@@ -1,0 +1,1 @@
+"""What is true before anything runs: processors, memory, GPUs, the model file, its memory plan."""

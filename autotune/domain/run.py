@@ -139,11 +139,24 @@ class Generation:
     ttft_ns: int | None = None
     """Wall time of the prompt and of the first token sampled from it."""
     token_ns: tuple[int, ...] = ()
-    """Wall time of each decoded token, sampling included; shape (n_gen,)."""
+    """Wall time of each decoded token, sampling included; empty where only the sum is known."""
+    decode_ns: int | None = None
+    """Wall time of all generated tokens; left out, it is the sum of ``token_ns``."""
     cpu_ns: int | None = None
     """Processor time that the engine used for the whole call."""
     foreign_cpu_ratio: float | None = None
     """Processor time of everybody else, as a share of the machine, during the call."""
+
+    def __post_init__(self) -> None:
+        if self.decode_ns is None and self.token_ns:
+            object.__setattr__(self, "decode_ns", sum(self.token_ns))
+
+    @property
+    def n_gen(self) -> int:
+        """Tokens really generated."""
+        if self.token_ns:
+            return len(self.token_ns)
+        return self.workload.n_gen if self.decode_ns else 0
 
     @property
     def prefill_tps(self) -> float | None:
@@ -155,7 +168,7 @@ class Generation:
     @property
     def decode_tps(self) -> float | None:
         """Generated tokens per second."""
-        return len(self.token_ns) * 1e9 / sum(self.token_ns) if self.token_ns else None
+        return self.n_gen * 1e9 / self.decode_ns if self.decode_ns else None
 
     @property
     def ttft_s(self) -> float | None:
@@ -165,7 +178,7 @@ class Generation:
     @property
     def request_s(self) -> float:
         """The whole call, in seconds."""
-        return ((self.prefill_ns or 0) + sum(self.token_ns)) / 1e9
+        return ((self.prefill_ns or 0) + (self.decode_ns or 0)) / 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

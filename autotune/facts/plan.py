@@ -8,7 +8,6 @@ themselves is not counted.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,7 +44,7 @@ def plan_memory(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cached:
+class _Cached:
     """Elements that the layers on one device cache per token."""
 
     device: str
@@ -62,7 +61,7 @@ class _Layout:
     placement: Placement
     weights: Mapping[bool, Sequence[PlanEntry]]
     """By ``use_mmap``; repacked copies included."""
-    cached: Mapping[bool, Sequence[Cached]]
+    cached: Mapping[bool, Sequence[_Cached]]
     """By whether flash attention is on."""
     state_bytes: Mapping[str, int]
     """Of one sequence, by device."""
@@ -102,11 +101,8 @@ class MemoryPlanner:
         return MemoryPlan(entries=entries, source="analytic")
 
     def _layout(self, config: Config) -> _Layout:
-        key = (
-            config.n_gpu_layers
-            if not self._gpus
-            else (config.n_gpu_layers, config.split_mode, config.main_gpu, config.tensor_split)
-        )
+        split = (config.n_gpu_layers, config.split_mode, config.main_gpu, config.tensor_split)
+        key = split if self._gpus else None  # without a GPU there is one layout
         if key not in self._layouts:
             self._layouts[key] = self._new_layout(config)
         return self._layouts[key]
@@ -132,7 +128,7 @@ class MemoryPlanner:
 
     def _cache_entries(
         self, config: Config, layout: _Layout, attention: Attention
-    ) -> Iterator[PlanEntry]:
+    ) -> list[PlanEntry]:
         cells = config.n_parallel * attention.cells
         cells_sliding = config.n_parallel * attention.cells_sliding
         bytes_k, bytes_v = KV_BYTES_PER_ELEMENT[config.type_k], KV_BYTES_PER_ELEMENT[config.type_v]
@@ -142,10 +138,11 @@ class MemoryPlanner:
             sliding = cached.key_sliding * bytes_k + cached.value_sliding * bytes_v
             device = cached.device if config.offload_kqv else CPU
             sizes[device] = sizes.get(device, 0) + int(full + cells_sliding * sliding)
-        yield from _entries("kv", sizes)
+        entries = _entries("kv", sizes)
         for device, n_bytes in layout.state_bytes.items():
             home = device if config.offload_kqv else CPU
-            yield from _entries("recurrent", {home: config.n_parallel * n_bytes})
+            entries += _entries("recurrent", {home: config.n_parallel * n_bytes})
+        return entries
 
     def _compute_bytes(
         self, config: Config, placement: Placement, attention: Attention
@@ -183,7 +180,7 @@ def _planner(
     return MemoryPlanner(model, repacks=repacks, gpus=gpus)
 
 
-def _cached(model: ModelFacts, placement: Placement, *, flash: bool) -> Iterator[Cached]:
+def _cached(model: ModelFacts, placement: Placement, *, flash: bool) -> Iterator[_Cached]:
     """Without flash attention V is stored transposed, padded to the widest layer."""
     elements = [model.cached_elements(layer) for layer in range(model.n_layers)]
     widest = max(value for _, value in elements)
@@ -194,7 +191,7 @@ def _cached(model: ModelFacts, placement: Placement, *, flash: bool) -> Iterator
             key, value = elements[layer]
             sums[sliding[layer]][0] += key
             sums[sliding[layer]][1] += value if flash or not value else widest
-        yield Cached(
+        yield _Cached(
             device=run.device,
             key=sums[False][0],
             value=sums[False][1],
@@ -204,10 +201,12 @@ def _cached(model: ModelFacts, placement: Placement, *, flash: bool) -> Iterator
 
 
 def _state_bytes(model: ModelFacts, placement: Placement) -> Mapping[str, int]:
-    sizes: dict[str, int] = defaultdict(int)
+    sizes: dict[str, int] = {}
     for run in placement.runs:
         n_recurrent = sum(model.is_recurrent[run.first : run.end])
-        sizes[run.device] += n_recurrent * model.state_elements * _F32_BYTES
+        if n_recurrent:
+            n_bytes = n_recurrent * model.state_elements * _F32_BYTES
+            sizes[run.device] = sizes.get(run.device, 0) + n_bytes
     return sizes
 
 
@@ -218,10 +217,12 @@ def _rotation(kv_type: str, head_length: int) -> int:
     return head_length & -head_length
 
 
-def _entries(component: str, sizes: Mapping[str, int]) -> Iterator[PlanEntry]:
-    for device, n_bytes in sizes.items():
-        if n_bytes:
-            yield PlanEntry(component=component, device=device, n_bytes=n_bytes)
+def _entries(component: str, sizes: Mapping[str, int]) -> list[PlanEntry]:
+    return [
+        PlanEntry(component=component, device=device, n_bytes=n_bytes)
+        for device, n_bytes in sizes.items()
+        if n_bytes
+    ]
 
 
 def _padded(cells: int) -> int:

@@ -54,20 +54,18 @@ def model_work(model: ModelFacts) -> ModelWork:
     """The per-token work of a model; remembered, because candidates share a model."""
     output = "embedding" if model.is_tied else "output"
     output_params = sum(t.n_elements for t in model.tensors if t.group == output)
-    kv_heads = sum(model.n_heads_kv)
-    sliding_heads = sum(
-        heads for heads, slides in zip(model.n_heads_kv, model.is_sliding, strict=False) if slides
-    )
+    cached = [model.cached_elements(layer) for layer in range(model.n_layers)]
+    sliding = [sum(pair) for pair, slides in zip(cached, model.is_sliding, strict=False) if slides]
     width = model.key_length + model.value_length
     return ModelWork(
         active_bytes=model.active_bytes,
         active_params=model.active_params,
         body_params=max(model.active_params - output_params, 1.0),
         output_params=output_params,
-        kv_elements_k=kv_heads * model.key_length,
-        kv_elements_v=kv_heads * model.value_length,
+        kv_elements_k=sum(key for key, _ in cached),
+        kv_elements_v=sum(value for _, value in cached),
         attention_flops=2.0 * sum(model.n_heads) * width,
-        sliding_share=sliding_heads / kv_heads if kv_heads else 0.0,
+        sliding_share=sum(sliding) / max(sum(map(sum, cached)), 1),
     )
 
 

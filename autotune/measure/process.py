@@ -120,7 +120,7 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Kill the child with everything it started, and wait until it is gone."""
-        _kill_group(self._process)
+        kill_group(self._process)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
@@ -158,7 +158,8 @@ def _read_lines(process: subprocess.Popen[str]) -> queue.SimpleQueue[str | None]
     return lines
 
 
-def _kill_group(process: subprocess.Popen[str]) -> None:
+def kill_group(process: subprocess.Popen[Any]) -> None:
+    """End a process with everything it started, and wait until it is gone."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.name == "posix":

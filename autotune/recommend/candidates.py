@@ -42,7 +42,9 @@ def search_space(
     workload: Workload,
     hardware: Hardware,
 ) -> SearchSpace:
-    """Every knob that may change speed or memory here, with its values; the default is the base.
+    """Every knob that may change a request's time here, with its values; the default is the base.
+
+    Mapping or copying the weights is not among them: it changes the load alone.
 
     Raises NothingFitsError when a GPU is demanded that the engine does not have.
     """
@@ -52,7 +54,6 @@ def search_space(
         Parameter(knob="n_threads_batch", values=threads),
         Parameter(knob="n_ubatch", values=_ubatches(default, workload)),
         Parameter(knob="flash_attn", values=("off", "on")),
-        Parameter(knob="use_mmap", values=(True, False)),
     ]
     if model.slides:
         parameters.append(Parameter(knob="swa_full", values=(True, False)))

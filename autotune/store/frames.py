@@ -83,6 +83,7 @@ GENERATION_COLUMNS: Mapping[str, str] = {
     "itl_p95_s": "95 % quantile of it",
     "prefill_ns": "wall time of the prompt, in nanoseconds",
     "ttft_ns": "wall time to the first token, in nanoseconds",
+    "decode_ns": "wall time of all generated tokens, in nanoseconds",
     "cpu_ns": "processor time of the engine, in nanoseconds",
     "foreign_cpu_ratio": "processor time of others, as a share of the machine",
 }

@@ -103,6 +103,7 @@ def runs() -> st.SearchStrategy[Run]:
         prefill_ns=st.none() | nanoseconds,
         ttft_ns=st.none() | nanoseconds,
         token_ns=st.lists(nanoseconds, max_size=4).map(tuple),
+        decode_ns=st.none() | nanoseconds,
         repetition=st.integers(0, 9),
     )
     generations = st.lists(

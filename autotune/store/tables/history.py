@@ -170,6 +170,7 @@ class GenerationRow(Base):
             "n_gen",
             "prefill_ns",
             "ttft_ns",
+            "decode_ns",
             "cpu_ns",
             "foreign_cpu_ratio",
         ),
@@ -189,6 +190,7 @@ class GenerationRow(Base):
     prefill_ns: Mapped[int | None]
     ttft_ns: Mapped[int | None]
     token_ns: Mapped[str]
+    decode_ns: Mapped[int | None]
     cpu_ns: Mapped[int | None]
     foreign_cpu_ratio: Mapped[float | None]
     workload: Mapped[WorkloadRow] = relationship()

@@ -128,7 +128,7 @@ def generation_row(generation: Generation) -> GenerationRow:
         workload_id=generation.workload.label,
         repetition=generation.repetition,
         n_prompt=generation.workload.n_prompt,
-        n_gen=len(generation.token_ns),
+        n_gen=generation.n_gen,
         prefill_tps=generation.prefill_tps,
         decode_tps=generation.decode_tps,
         ttft_s=generation.ttft_s,
@@ -137,6 +137,7 @@ def generation_row(generation: Generation) -> GenerationRow:
         prefill_ns=generation.prefill_ns,
         ttft_ns=generation.ttft_ns,
         token_ns=to_json(generation.token_ns),
+        decode_ns=generation.decode_ns,
         cpu_ns=generation.cpu_ns,
         foreign_cpu_ratio=generation.foreign_cpu_ratio,
     )
@@ -150,6 +151,7 @@ def generation_value(row: GenerationRow) -> Generation:
         prefill_ns=row.prefill_ns,
         ttft_ns=row.ttft_ns,
         token_ns=from_json(tuple[int, ...], row.token_ns),
+        decode_ns=row.decode_ns,
         cpu_ns=row.cpu_ns,
         foreign_cpu_ratio=row.foreign_cpu_ratio,
     )

@@ -64,17 +64,18 @@ CREATE TABLE generation_run (
 	prefill_ns BIGINT, 
 	ttft_ns BIGINT, 
 	token_ns TEXT NOT NULL, 
+	decode_ns BIGINT, 
 	cpu_ns BIGINT, 
 	foreign_cpu_ratio DOUBLE, 
 	CONSTRAINT pk_generation_run PRIMARY KEY (generation_id), 
 	CONSTRAINT uq_generation_run_run_id_workload_id_repetition UNIQUE (run_id, workload_id, repetition), 
-	CONSTRAINT ck_generation_run_not_negative CHECK (repetition >= 0 AND n_prompt >= 0 AND n_gen >= 0 AND prefill_ns >= 0 AND ttft_ns >= 0 AND cpu_ns >= 0 AND foreign_cpu_ratio >= 0), 
+	CONSTRAINT ck_generation_run_not_negative CHECK (repetition >= 0 AND n_prompt >= 0 AND n_gen >= 0 AND prefill_ns >= 0 AND ttft_ns >= 0 AND decode_ns >= 0 AND cpu_ns >= 0 AND foreign_cpu_ratio >= 0), 
 	CONSTRAINT fk_generation_run_run_id_load_run FOREIGN KEY(run_id) REFERENCES load_run (run_id), 
 	CONSTRAINT fk_generation_run_workload_id_workload FOREIGN KEY(workload_id) REFERENCES workload (workload_id)
 );
-INSERT INTO "generation_run" VALUES(1,1,'pp64+tg4@d0',0,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',280000000,0.01);
-INSERT INTO "generation_run" VALUES(2,1,'pp64+tg4@d0',1,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',280000000,0.01);
-INSERT INTO "generation_run" VALUES(3,1,'pp64+tg4@d0',2,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',280000000,0.01);
+INSERT INTO "generation_run" VALUES(1,1,'pp64+tg4@d0',0,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,280000000,0.01);
+INSERT INTO "generation_run" VALUES(2,1,'pp64+tg4@d0',1,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,280000000,0.01);
+INSERT INTO "generation_run" VALUES(3,1,'pp64+tg4@d0',2,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,280000000,0.01);
 CREATE TABLE load_run (
 	run_id INTEGER NOT NULL, 
 	study_id INTEGER, 

@@ -9,6 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from autotune.backends.registry import get_backend
+from autotune.cli.baseline import (
+    BaselineOption,
+    ProgramOption,
+    comparable,
+    compare,
+    require_baseline,
+)
 from autotune.cli.options import (
     DEFAULT_BACKEND,
     DEFAULT_WORKLOAD,
@@ -31,7 +38,7 @@ from autotune.cli.output import (
     print_json,
 )
 from autotune.domain.config import Config
-from autotune.domain.errors import MeasurementError
+from autotune.domain.errors import MeasurementError, UserError
 from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts
 from autotune.domain.prediction import Interval, Prediction, Target
@@ -40,7 +47,8 @@ from autotune.domain.units import human_bytes, human_rate, human_seconds
 from autotune.domain.workload import Workload
 from autotune.facts.gguf import read_model
 from autotune.facts.machine import read_machine, read_state
-from autotune.facts.pagecache import residency
+from autotune.facts.pagecache import evict, residency
+from autotune.features.case import Case
 from autotune.measure.runner import LocalRunner
 from autotune.predict.predictor import Predictor
 from autotune.recommend.candidates import choose_n_ctx
@@ -48,6 +56,9 @@ from autotune.recommend.subject import Subject, register_subject
 from autotune.store.store import Store
 from autotune.tune.recording import RecordedRunner
 
+ColdOption = Annotated[
+    bool, typer.Option("--cold", help="Drop the model file from the page cache before the load.")
+]
 RepsOption = Annotated[int, typer.Option("--reps", min=1, help="Fewest repetitions to measure.")]
 
 
@@ -61,18 +72,28 @@ def bench(
     changes: SetOption = None,
     workload: WorkloadOption = DEFAULT_WORKLOAD,
     reps: RepsOption = 3,
+    cold: ColdOption = False,
+    baseline: BaselineOption = None,
+    llama_bench: ProgramOption = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure one configuration; knobs that are not set keep the newcomer's default."""
     work = parse_workload(workload)
+    program = require_baseline(baseline, llama_bench) if baseline else None
     facts, machine = read_model(model), read_machine()
     default = default_config(facts, machine, work)
     config = parse_config(changes, default)
     work.require_context(config.n_ctx)
     with open_store(db) as store:
         subject = register_subject(model, facts, machine, store)
-        run_id, run, prediction = _measure(subject, config, work, store, reps)
+        bench = _Bench(subject, store, reps)
+        if program:
+            bench.compare(comparable(config, slides=facts.slides), work, program, as_json=as_json)
+            return
+        if cold and not evict(model):
+            raise UserError(f"the system keeps {model.name} cached: leave out --cold")
+        run_id, run, prediction = bench.measure(config, work)
     if as_json:
         print_json(_document(model, run_id, run, prediction))
     elif run.ok:
@@ -87,21 +108,51 @@ def default_config(model: ModelFacts, machine: MachineFacts, workload: Workload)
     return get_backend(DEFAULT_BACKEND).default_config(n_ctx=n_ctx, n_logical=machine.n_logical)
 
 
-def _measure(
-    subject: Subject, config: Config, workload: Workload, store: Store, reps: int
-) -> tuple[int, Run, Prediction]:
-    """Predict, measure, record; progress goes to standard error."""
-    case = subject.case(DEFAULT_BACKEND, config, workload)
-    available_bytes = read_state().ram_available_bytes
-    predictor = Predictor().fit(store.observations())
-    prediction = predictor.forecast([case], available_bytes=available_bytes).prediction(0)
-    runner = LocalRunner(DEFAULT_BACKEND, residency=residency)
-    recorded = RecordedRunner(subject, runner, store, memory_limit_bytes=available_bytes)
-    with messages.status("starting") as status:
-        run_id, run = recorded.run(
-            case, prediction, purpose=Purpose.BENCH, n_reps=reps, notify=status.update
+class _Bench:
+    """Measures configurations of one subject."""
+
+    def __init__(self, subject: Subject, store: Store, n_reps: int) -> None:
+        self._subject, self._store, self._n_reps = subject, store, n_reps
+        self._available_bytes = read_state().ram_available_bytes
+
+    def measure(self, config: Config, workload: Workload) -> tuple[int, Run, Prediction]:
+        """Predict, measure, record; progress goes to standard error."""
+        case, prediction = self._predict(config, workload)
+        recorded = RecordedRunner(
+            self._subject,
+            LocalRunner(case.backend, residency=residency),
+            self._store,
+            memory_limit_bytes=self._available_bytes,
         )
-    return run_id, run, prediction
+        with messages.status("starting") as status:
+            run_id, run = recorded.run(
+                case,
+                prediction,
+                purpose=Purpose.BENCH,
+                n_reps=self._n_reps,
+                notify=status.update,
+            )
+        return run_id, run, prediction
+
+    def compare(self, config: Config, workload: Workload, program: Path, *, as_json: bool) -> None:
+        """Measure beside llama-bench and print the ratios."""
+        case, prediction = self._predict(config, workload)
+        compare(
+            self._subject,
+            case,
+            prediction,
+            self._store,
+            program=program,
+            n_reps=self._n_reps,
+            memory_limit_bytes=self._available_bytes,
+            as_json=as_json,
+        )
+
+    def _predict(self, config: Config, workload: Workload) -> tuple[Case, Prediction]:
+        case = self._subject.case(DEFAULT_BACKEND, config, workload)
+        predictor = Predictor().fit(self._store.observations())
+        forecast = predictor.forecast([case], available_bytes=self._available_bytes)
+        return case, forecast.prediction(0)
 
 
 def _document(model: Path, run_id: int, run: Run, prediction: Prediction) -> dict[str, Any]:

@@ -27,8 +27,12 @@ def frame_question(
     n_ctx: int | None,
     max_trials: int = 0,
     time_limit_s: float = 0.0,
+    runner: str = DEFAULT_BACKEND,
 ) -> Question:
-    """A study of this model on this machine, with its candidates. Raises UserError."""
+    """A study of this model on this machine, with its candidates. Raises UserError.
+
+    ``runner`` names what measures; it may stand in for the backend whose default is compared.
+    """
     model, machine = read_model(model_path), read_machine()
     if n_ctx is None:
         n_ctx = choose_n_ctx(target, model, workload)
@@ -39,7 +43,7 @@ def frame_question(
     subject = register_subject(model_path, model, machine, store)
     return Question(
         study=Study(
-            backend=backend.name,
+            backend=runner,
             target=target,
             hardware=hardware,
             workload=workload,
@@ -48,6 +52,6 @@ def frame_question(
             time_limit_s=time_limit_s,
         ),
         subject=subject,
-        cases=subject.cases(backend.name, space.configs(), workload),
+        cases=subject.cases(runner, space.configs(), workload),
         available_bytes=read_state().ram_available_bytes,
     )

@@ -168,6 +168,8 @@ def _print_record(record: RunRecord) -> None:
     console.print(knobs, style="dim")
     if run is None:
         return
+    if run.cached_ratio is not None:
+        console.print(f"{run.cached_ratio:.0%} of the file in the page cache before the load")
     if record.prediction is not None and run.measurement is not None:
         console.print(_against(record))
     if run.generations:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.status import Status
 
+from autotune.backends.registry import get_backend
+from autotune.cli.baseline import ProgramOption
 from autotune.cli.options import (
+    DEFAULT_BACKEND,
     DEFAULT_WORKLOAD,
     ContextOption,
     DbOption,
@@ -37,7 +41,9 @@ from autotune.domain.prediction import Hardware, Target
 from autotune.domain.run import Measurement, Run, Spread
 from autotune.domain.units import human_bytes, human_rate, human_seconds, parse_seconds
 from autotune.facts.pagecache import residency
-from autotune.measure.runner import LocalRunner
+from autotune.measure.llama_bench import NAME as LLAMA_BENCH
+from autotune.measure.llama_bench import LlamaBenchRunner, find_llama_bench
+from autotune.measure.runner import LocalRunner, Runner
 from autotune.tune.loop import Answer, Progress, Question
 from autotune.tune.loop import tune as carry_out
 from autotune.tune.verdict import Measured
@@ -45,6 +51,11 @@ from autotune.tune.verdict import Measured
 TrialsOption = Annotated[int, typer.Option("--trials", min=1, help="Most trials to run.")]
 TimeOption = Annotated[
     str, typer.Option("--time-limit", metavar="TIME", help="Time to spend, such as 90s or 5m.")
+]
+
+
+RunnerOption = Annotated[
+    str, typer.Option("--runner", help=f"What measures: {DEFAULT_BACKEND} or {LLAMA_BENCH}.")
 ]
 
 
@@ -61,11 +72,14 @@ def tune(
     n_ctx: ContextOption = None,
     trials: TrialsOption = 16,
     time_limit: TimeOption = "5m",
+    runner: RunnerOption = DEFAULT_BACKEND,
+    llama_bench: ProgramOption = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tune a model on this machine and prove the result against the newcomer's default."""
     work = parse_workload(workload)
+    engine = _runner(runner, llama_bench)
     with open_store(db) as store:
         question = frame_question(
             model,
@@ -76,12 +90,12 @@ def tune(
             n_ctx=n_ctx,
             max_trials=trials,
             time_limit_s=parse_seconds(time_limit),
+            runner=engine.backend,
         )
-        runner = LocalRunner(question.study.backend, residency=residency)
         with messages.status("starting") as status:
             display = _Display(status, question.study.default)
             try:
-                answer = carry_out(question, runner=runner, store=store, notify=display.show)
+                answer = carry_out(question, runner=engine, store=store, notify=display.show)
             except KeyboardInterrupt:
                 messages.print("stopped; what was measured is kept: autotune runs lists it")
                 raise typer.Exit(130) from None
@@ -89,6 +103,13 @@ def tune(
         print_json(_document(answer, model))
     else:
         _print(answer, question)
+
+
+def _runner(name: str, program: str | None) -> Runner:
+    """The runner of ``--runner``. Raises UserError for an unknown one."""
+    if name == LLAMA_BENCH:
+        return LlamaBenchRunner(find_llama_bench(program, os.environ))
+    return LocalRunner(get_backend(name).name, residency=residency)
 
 
 class _Display:
@@ -148,7 +169,8 @@ def _print(answer: Answer, question: Question) -> None:
     default = question.study.default
     if answer.is_default:
         console.print("[bold]The default is the answer: nothing beat it beyond noise.[/]")
-    console.print(_table(answer, default))
+    console.print(f"winner: [bold]{changes_text(answer.winner.config, default)}[/]", soft_wrap=True)
+    console.print(_table(answer))
     pairs = f"{answer.winner.n_runs} fresh runs each, alternating"
     console.print(
         f"{answer.recommendation.workload.label}, {pairs}; {answer.n_trials} trials in "
@@ -160,15 +182,15 @@ def _print(answer: Answer, question: Question) -> None:
     print_lines(question.subject, answer.winner.config)
 
 
-def _table(answer: Answer, default: Config) -> Any:
-    table = plain_table("", "default", "winner", "winner / default")
+def _table(answer: Answer) -> Any:
+    table = plain_table("", "default", "winner", "gain")
     ours, theirs = answer.winner, answer.default
     for name, key, human in _ROWS:
         left = _value(theirs.measurement, key) if theirs else None
         right = _value(ours.measurement, key)
-        ratio = f"{right / left:.2f}×" if left and right else "–"
-        table.add_row(name, human(left), human(right), ratio)
-    table.add_row("changed knobs", "", changes_text(ours.config, default), "")
+        # A rate gains by growing, a time and a size by shrinking.
+        gain = (right / left if key.endswith("_tps") else left / right) if left and right else None
+        table.add_row(name, human(left), human(right), f"{gain:.2f}×" if gain else "–")
     return table
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from autotune.domain.conditions import Conditions
 from autotune.domain.config import Config
 from autotune.domain.machine import Build, MachineFacts, Probe
 from autotune.domain.model import ModelFacts, TensorSum
@@ -108,8 +109,9 @@ def make_generation(**changes: Any) -> Generation:
         "prefill_ns": 100_000_000,
         "ttft_ns": 101_000_000,
         "token_ns": (10_000_000,) * 4,
-        "cpu_ns": 280_000_000,
-        "foreign_cpu_ratio": 0.01,
+        "prefill_cpu_ns": 200_000_000,
+        "decode_cpu_ns": 80_000_000,
+        "conditions": Conditions(foreign_cpu_ratio=0.01, load_1m=0.5),
     }
     return Generation(**{**defaults, **changes})
 
@@ -128,7 +130,7 @@ def make_run(**changes: Any) -> Run:
         "peak_anon_bytes": 60_000_000,
         "peak_file_bytes": 40_000_000,
         "peak_rss_bytes": 99_000_000,
-        "foreign_cpu_ratio": 0.01,
+        "conditions": Conditions(foreign_cpu_ratio=0.01, load_1m=0.5),
         "generations": tuple(
             make_generation(workload=trial.workload, repetition=i) for i in range(3)
         ),

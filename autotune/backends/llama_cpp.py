@@ -14,57 +14,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autotune.backends import llama_log
+from autotune.backends.engine_log import EngineLog
+from autotune.backends.llama_dry_run import DryRun
+from autotune.backends.llama_log import read_report
+from autotune.backends.llama_params import context_params, model_params
 from autotune.backends.protocol import EngineError, Sample
 from autotune.domain.config import Config
 from autotune.domain.machine import Build
+from autotune.domain.plan import MemoryPlan
 from autotune.domain.run import EngineReport, LoadTime, Reason
 from autotune.domain.workload import Workload
 
-_KV_TYPES = {
-    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20,
-    "bf16": 30,
-}  # fmt: skip
-"""ggml_type numbers."""
-_FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
-_SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
-_LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}
-"""llama_load_mode by (use_mmap, use_mlock): none, mmap, mlock, mmap and mlock."""
-
-_LOG_WARN = 3
-"""ggml_log_level: 1 debug, 2 info, 3 warn, 4 error, 5 the continuation of the line before."""
-_LOG_ERROR = 4
-_LOG_CONT = 5
 _EXCERPT_LINES = 20
-
-
-class EngineLog:
-    """Receives everything llama.cpp logs; installed once per process."""
-
-    def __init__(self, llama: Any) -> None:
-        self.lines: list[str] = []
-        self._levels: list[int] = []
-        # Kept on self: llama.cpp holds only the raw pointer, a collected callback would crash it.
-        self._callback = llama.llama_log_callback(self._receive)
-        llama.llama_log_set(self._callback, ctypes.c_void_p(0))
-
-    def _receive(self, level: int, text: bytes, _user_data: object) -> None:
-        line = text.decode("utf-8", "replace")
-        if level == _LOG_CONT and self.lines:
-            self.lines[-1] += line
-        else:
-            self.lines.append(line)
-            self._levels.append(level)
-
-    def clear(self) -> None:
-        """Forget what was logged so far."""
-        self.lines.clear()
-        self._levels.clear()
-
-    def problems(self, level: int = _LOG_WARN) -> list[str]:
-        """Lines of at least that level (warnings and errors by default), oldest first."""
-        pairs = zip(self._levels, self.lines, strict=True)
-        return [line.strip() for at, line in pairs if at >= level and line.strip()]
 
 
 class LlamaCppBackend:
@@ -75,6 +36,7 @@ class LlamaCppBackend:
     def __init__(self) -> None:
         self._llama: Any = None
         self._log: EngineLog | None = None
+        self._dry_run: DryRun | None = None
 
     def _library(self) -> tuple[Any, EngineLog]:
         """The library, imported and initialised once."""
@@ -119,6 +81,21 @@ class LlamaCppBackend:
         log.clear()
         return LlamaCppSession(llama, log, model_path, config)
 
+    def plan(self, model_path: Path, config: Config) -> MemoryPlan:
+        """What llama.cpp says that it would allocate: see :class:`protocol.Plans`.
+
+        The metadata of the latest model stay open, so that the next plan of it takes milliseconds.
+        """
+        if self._dry_run is None or not self._dry_run.serves(model_path, config):
+            self._close_dry_run()
+            self._dry_run = DryRun(*self._library(), model_path, config)
+        return self._dry_run.plan(config)
+
+    def _close_dry_run(self) -> None:
+        if self._dry_run is not None:
+            self._dry_run.close()
+            self._dry_run = None
+
     def log_excerpt(self) -> str:
         """llama.cpp's latest warnings and errors."""
         return "\n".join(self._log.problems()[-_EXCERPT_LINES:]) if self._log else ""
@@ -149,12 +126,12 @@ class LlamaCppSession:
         params = model_params(self._llama, config)
         self._model = self._llama.llama_model_load_from_file(str(model_path).encode(), params)
         if not self._model:
-            raise self._error(Reason.LOAD_ERROR, f"llama.cpp cannot load {model_path.name}")
+            raise self._log.error(Reason.LOAD_ERROR, f"llama.cpp cannot load {model_path.name}")
         loaded = time.perf_counter()
         params = context_params(self._llama, config)
         self._context = self._llama.llama_init_from_model(self._model, params)
         if not self._context:
-            raise self._error(Reason.CONSTRAINT, "llama.cpp cannot create the context")
+            raise self._log.error(Reason.CONSTRAINT, "llama.cpp cannot create the context")
         created = time.perf_counter()
         self._vocab = self._llama.llama_model_get_vocab(self._model)
         self._n_vocab = self._llama.llama_vocab_n_tokens(self._vocab)
@@ -180,6 +157,7 @@ class LlamaCppSession:
         start = time.perf_counter_ns()
         self._prefill(prompt)
         filled = time.perf_counter_ns()
+        filled_cpu = time.process_time_ns()
         token = self._next_token() if prompt else self._first_token()
         first = time.perf_counter_ns()
         token_ns = self._generate(token, workload.n_gen)
@@ -187,7 +165,8 @@ class LlamaCppSession:
             prefill_ns=filled - start if prompt else None,
             ttft_ns=first - start if prompt else None,
             token_ns=token_ns,
-            cpu_ns=time.process_time_ns() - cpu,
+            prefill_cpu_ns=filled_cpu - cpu if prompt else None,
+            decode_cpu_ns=time.process_time_ns() - filled_cpu,
         )
 
     def _generate(self, token: int, n_gen: int) -> tuple[int, ...]:
@@ -233,7 +212,7 @@ class LlamaCppSession:
     def _run(self, batch: Any) -> None:
         code = self._llama.llama_decode(self._context, batch)
         if code != 0:
-            raise self._error(Reason.CRASH, f"llama_decode failed with code {code}")
+            raise self._log.error(Reason.CRASH, f"llama_decode failed with code {code}")
 
     def _next_token(self) -> int:
         """Sample from the last position; waits for the computation."""
@@ -249,13 +228,7 @@ class LlamaCppSession:
 
     def report(self) -> EngineReport:
         """What the log says of buffers, layers and flash attention."""
-        return llama_log.read_report(self._log.lines)
-
-    def _error(self, otherwise: Reason, message: str) -> EngineError:
-        """The failure with llama.cpp's own words, classed by them."""
-        problems = self._log.problems(_LOG_ERROR)
-        reason = llama_log.read_reason(problems, otherwise)
-        return EngineError(reason, f"{message}: {problems[0]}" if problems else message)
+        return read_report(self._log.lines)
 
     def close(self) -> None:
         """Free sampler, context and model, in that order."""
@@ -266,38 +239,6 @@ class LlamaCppSession:
         if self._model:
             self._llama.llama_model_free(self._model)
         self._model = self._context = self._sampler = None
-
-
-def model_params(llama: Any, config: Config) -> Any:
-    """``llama_model_params`` of a configuration."""
-    params = llama.llama_model_default_params()
-    params.n_gpu_layers = config.n_gpu_layers
-    params.split_mode = _SPLIT_MODES[config.split_mode]
-    params.main_gpu = config.main_gpu
-    params.load_mode = _LOAD_MODES[config.use_mmap, config.use_mlock]
-    if config.tensor_split:
-        shares = (ctypes.c_float * llama.llama_max_devices())(*config.tensor_split)
-        params.tensor_split = shares
-        params._keep_alive = shares
-    return params
-
-
-def context_params(llama: Any, config: Config) -> Any:
-    """``llama_context_params`` of a configuration."""
-    params = llama.llama_context_default_params()
-    params.n_ctx = config.n_ctx
-    params.n_batch = config.n_batch
-    params.n_ubatch = config.n_ubatch
-    params.n_seq_max = config.n_parallel
-    params.n_threads = config.n_threads
-    params.n_threads_batch = config.n_threads_batch
-    params.flash_attn_type = _FLASH_ATTN[config.flash_attn]
-    params.type_k = _KV_TYPES[config.type_k]
-    params.type_v = _KV_TYPES[config.type_v]
-    params.offload_kqv = config.offload_kqv
-    params.op_offload = config.op_offload
-    params.swa_full = config.swa_full
-    return params
 
 
 def greedy_sampler(llama: Any, vocab: Any) -> Any:

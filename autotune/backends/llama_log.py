@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from autotune.domain.run import Buffer, EngineReport, Reason
 from autotune.domain.units import MIB
 
-_BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size =\s*([\d.]+) MiB")
+_BUFFER = re.compile(r"(\S+)\s+(?:(model|KV|RS|compute|output) )?buffer size =\s*([\d.]+) MiB")
+"""Builds of 2024 left the word ``model`` out."""
 _KINDS = {"model": "model", "KV": "kv", "RS": "recurrent", "compute": "compute", "output": "output"}
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers")
 _FLASH_ATTN = re.compile(
@@ -26,11 +27,14 @@ _REASONS = (
     ),
     (
         Reason.OOM,
-        ("failed to allocate", "unable to allocate", "out of memory", "insufficient memory"),
+        ("failed to allocate", "unable to allocate", "out of memory", "insufficient memory", "bad_alloc"),
     ),
     (
         Reason.CONSTRAINT,
-        ("requires flash", "require flash", "not supported", "must be", "not divisible"),
+        (
+            *("requires flash", "require flash", "not supported", "does not support", "must be"),
+            *("not divisible", "does not divide", "llama_split_mode"),
+        ),
     ),
 )
 
@@ -61,7 +65,9 @@ def read_reason(lines: Iterable[str], otherwise: Reason) -> Reason:
 
 def _buffers(text: str) -> Iterable[Buffer]:
     for device, kind, mebibytes in _BUFFER.findall(text):
-        yield Buffer(device=device, kind=_KINDS[kind], n_bytes=round(float(mebibytes) * MIB))
+        yield Buffer(
+            device=device, kind=_KINDS[kind or "model"], n_bytes=round(float(mebibytes) * MIB)
+        )
 
 
 def _last(pattern: re.Pattern[str], text: str) -> tuple[str, ...] | None:

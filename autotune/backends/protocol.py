@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from autotune.domain.config import Config
 from autotune.domain.errors import MeasurementError
 from autotune.domain.machine import Build
+from autotune.domain.plan import MemoryPlan
 from autotune.domain.run import EngineReport, LoadTime, Reason
 from autotune.domain.workload import Workload
 
@@ -35,8 +36,10 @@ class Sample:
     """The prompt and the first token sampled from it; None for a workload without a prompt."""
     token_ns: tuple[int, ...]
     """Each decode step with its sampling; shape (n_gen,)."""
-    cpu_ns: int
-    """Processor time of this process over the request."""
+    prefill_cpu_ns: int | None
+    """Processor time of this process over the prompt; None for a workload without one."""
+    decode_cpu_ns: int
+    """Processor time of this process over the decode steps."""
 
 
 class Session(Protocol):
@@ -77,3 +80,15 @@ class Backend(Protocol):
 
     def log_excerpt(self) -> str:
         """The engine's latest warnings and errors, newest last."""
+
+
+@runtime_checkable
+class Plans(Protocol):
+    """A backend that knows what a configuration would allocate without allocating it."""
+
+    def plan(self, model_path: Path, config: Config) -> MemoryPlan:
+        """The engine's own plan.
+
+        Raises EngineError: for an illegal combination of knobs with CONSTRAINT and the engine's
+        words.
+        """

@@ -169,7 +169,7 @@ def _document(model: Path, run_id: int, run: Run, prediction: Prediction) -> dic
         "predicted": expected_json(prediction),
         "evidence": prediction.evidence.value,
         "cached_ratio": run.cached_ratio,
-        "foreign_cpu_ratio": run.foreign_cpu_ratio,
+        "foreign_cpu_ratio": run.conditions.foreign_cpu_ratio,
     }
 
 

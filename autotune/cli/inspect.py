@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import typer
 
+from autotune.backends.protocol import EngineError
 from autotune.backends.registry import get_backend
 from autotune.cli.options import (
     DEFAULT_BACKEND,
@@ -14,15 +16,18 @@ from autotune.cli.options import (
     SetOption,
     parse_config,
 )
-from autotune.cli.output import console, plain_table, print_json
+from autotune.cli.output import console, messages, plain_table, print_json
 from autotune.domain.config import Config
+from autotune.domain.errors import ConfigError
 from autotune.domain.model import ModelFacts
 from autotune.domain.plan import MemoryPlan
+from autotune.domain.run import Reason
 from autotune.domain.units import human_bytes
 from autotune.facts.gguf import read_model
 from autotune.facts.machine import read_machine
 from autotune.facts.plan import plan_memory
 from autotune.facts.weights import repacked_types
+from autotune.measure.planner import ExactPlanner
 
 _N_CTX = 4096
 
@@ -40,25 +45,44 @@ def inspect(model: ModelArgument, changes: SetOption = None, as_json: JsonOption
     default = get_backend(DEFAULT_BACKEND).default_config(n_ctx=n_ctx, n_logical=machine.n_logical)
     config = parse_config(changes, default)
     repacks = repacked_types(machine.isa)
-    plan = plan_memory(facts, config, repacks=repacks, gpus=machine.gpus)
+    analytic = plan_memory(facts, config, repacks=repacks, gpus=machine.gpus)
+    plan = _exact_plan(model, config) or analytic
     if as_json:
-        print_json(_document(facts, config, plan))
+        print_json(_document(facts, config, plan, analytic))
     else:
         _print_facts(facts)
-        _print_plan(config, plan)
+        _print_plan(config, plan, analytic)
 
 
-def _document(facts: ModelFacts, config: Config, plan: MemoryPlan) -> dict[str, object]:
+def _exact_plan(model: Path, config: Config) -> MemoryPlan | None:
+    """The engine's own plan; None, with a remark, where it gives none.
+
+    Raises ConfigError with the engine's words for a combination that it refuses.
+    """
+    try:
+        with ExactPlanner(DEFAULT_BACKEND) as planner:
+            return planner.plan(model, config)
+    except EngineError as error:
+        if error.reason is Reason.CONSTRAINT:
+            raise ConfigError(str(error)) from error
+        messages.print(f"no plan from the engine, so by formula: {error}", style="yellow")
+        return None
+
+
+def _document(
+    facts: ModelFacts, config: Config, plan: MemoryPlan, analytic: MemoryPlan
+) -> dict[str, object]:
     return {
         "model": dataclasses.asdict(facts)
         | {"n_params": facts.n_params, "weight_bytes": facts.weight_bytes},
         "config": config.as_dict(),
-        "plan": {
-            "source": plan.source,
-            "entries": [dataclasses.asdict(entry) for entry in plan.entries],
-            "total_bytes": plan.total_bytes(),
-        },
+        "plan": _plan_json(plan),
+        "analytic": _plan_json(analytic),
     }
+
+
+def _plan_json(plan: MemoryPlan) -> dict[str, object]:
+    return dataclasses.asdict(plan) | {"total_bytes": plan.total_bytes()}
 
 
 def _print_facts(facts: ModelFacts) -> None:
@@ -93,12 +117,14 @@ def _span(values: tuple[int, ...]) -> str:
     return str(low) if low == high else f"{low}–{high}"
 
 
-def _print_plan(config: Config, plan: MemoryPlan) -> None:
+def _print_plan(config: Config, plan: MemoryPlan, analytic: MemoryPlan) -> None:
     table = plain_table("memory plan", "device", "bytes")
     for entry in plan.entries:
         if entry.n_bytes:
             table.add_row(entry.component, entry.device, human_bytes(entry.n_bytes))
     table.add_row("total", "", human_bytes(plan.total_bytes()), style="bold")
+    if plan is not analytic:
+        table.add_row("by formula", "", human_bytes(analytic.total_bytes()), style="dim")
     console.print()
     console.print(table)
     console.print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -135,9 +136,13 @@ def _run_json(run: Run) -> dict[str, Any]:
     return {
         "log_excerpt": run.log_excerpt,
         "cached_ratio": run.cached_ratio,
-        "foreign_cpu_ratio": run.foreign_cpu_ratio,
+        "contamination": list(run.contamination),
+        "load_contamination": list(run.load_contamination),
+        "conditions": dataclasses.asdict(run.conditions),
         "peak_anon_bytes": run.peak_anon_bytes,
         "peak_file_bytes": run.peak_file_bytes,
+        "peak_pss_bytes": run.peak_pss_bytes,
+        "peak_vram": {peak.device: peak.n_bytes for peak in run.peak_vram},
         "buffers": [
             {"device": buffer.device, "kind": buffer.kind, "bytes": buffer.n_bytes}
             for buffer in run.report.buffers
@@ -149,7 +154,10 @@ def _run_json(run: Run) -> dict[str, Any]:
                 "decode_tps": generation.decode_tps,
                 "ttft_s": generation.ttft_s,
                 "token_ns": list(generation.token_ns),
-                "foreign_cpu_ratio": generation.foreign_cpu_ratio,
+                "prefill_cpu_ns": generation.prefill_cpu_ns,
+                "decode_cpu_ns": generation.decode_cpu_ns,
+                "contamination": list(generation.contamination),
+                "conditions": dataclasses.asdict(generation.conditions),
             }
             for generation in run.generations
         ],
@@ -174,6 +182,8 @@ def _print_record(record: RunRecord) -> None:
         console.print(_against(record))
     if run.generations:
         console.print(_generations(run))
+    if run.is_contaminated:
+        console.print(f"contaminated ({', '.join(run.contamination)}): not taken at full weight")
     if run.log_excerpt:
         console.print(run.log_excerpt, style="dim", markup=False)
 
@@ -207,14 +217,17 @@ def _median(spread: Any) -> float | None:
 
 
 def _generations(run: Run) -> Any:
-    table = plain_table("repetition", "prefill", "decode", "first token", "foreign CPU")
+    table = plain_table(
+        "repetition", "prefill", "decode", "first token", "foreign CPU", "contamination"
+    )
     for generation in run.generations:
-        foreign = generation.foreign_cpu_ratio
+        foreign = generation.conditions.foreign_cpu_ratio
         table.add_row(
             str(generation.repetition),
             human_rate(generation.prefill_tps),
             human_rate(generation.decode_tps),
             human_seconds(generation.ttft_s),
             "–" if foreign is None else f"{foreign:.1%}",
+            ", ".join(generation.contamination),
         )
     return table

@@ -113,6 +113,11 @@ class Config:
         """16 hexadecimal digits of the SHA-256 of the canonical JSON."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:16]
 
+    @property
+    def layer_split(self) -> tuple[int, str, int, tuple[float, ...] | None]:
+        """The knobs that decide on which device each layer lives."""
+        return self.n_gpu_layers, self.split_mode, self.main_gpu, self.tensor_split
+
     def differences(self, other: Config) -> dict[str, tuple[Any, Any]]:
         """The knobs on which two configurations differ: name → (ours, theirs)."""
         ours, theirs = self.as_dict(), other.as_dict()

@@ -104,6 +104,29 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiskFacts:
+    """The disk that a model file lies on."""
+
+    mount: str | None = None
+    """The folder it is mounted on."""
+    device: str | None = None
+    filesystem: str | None = None
+    kind: str | None = None
+    """``ssd``, ``hdd``, ``network`` or ``memory``."""
+    free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskProbe:
+    """How fast a model's folder is read, in bytes per second: the ceilings of loading."""
+
+    cached_bytes_per_s: float | None
+    """From the page cache."""
+    disk_bytes_per_s: float | None
+    """Past the page cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
     """One build of one inference engine."""
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from autotune.domain import stats
+from autotune.domain.conditions import Conditions, Contamination
 from autotune.domain.config import Config
 from autotune.domain.machine import Build
 from autotune.domain.workload import Workload
@@ -142,10 +143,12 @@ class Generation:
     """Wall time of each decoded token, sampling included; empty where only the sum is known."""
     decode_ns: int | None = None
     """Wall time of all generated tokens; left out, it is the sum of ``token_ns``."""
-    cpu_ns: int | None = None
-    """Processor time that the engine used for the whole call."""
-    foreign_cpu_ratio: float | None = None
-    """Processor time of everybody else, as a share of the machine, during the call."""
+    prefill_cpu_ns: int | None = None
+    """Processor time that the engine used for the prompt, all threads together."""
+    decode_cpu_ns: int | None = None
+    """Processor time that the engine used for the generated tokens, all threads together."""
+    conditions: Conditions = field(default_factory=Conditions)
+    """What was seen of the machine during the call."""
 
     def __post_init__(self) -> None:
         if self.decode_ns is None and self.token_ns:
@@ -180,6 +183,30 @@ class Generation:
         """The whole call, in seconds."""
         return ((self.prefill_ns or 0) + (self.decode_ns or 0)) / 1e9
 
+    @property
+    def itl_p50_s(self) -> float | None:
+        """Median time between two generated tokens."""
+        return _gap_s((self,), 0.5)
+
+    @property
+    def itl_p95_s(self) -> float | None:
+        """95 % quantile of the time between two generated tokens."""
+        return _gap_s((self,), 0.95)
+
+    @property
+    def contamination(self) -> tuple[Contamination, ...]:
+        """What spoils it; empty for a clean sample."""
+        return self.conditions.contamination
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePeak:
+    """The most that a run held of one GPU's memory."""
+
+    device: str
+    """The driver's identity (UUID) of the device."""
+    n_bytes: int
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -207,8 +234,14 @@ class Run:
     """Highest resident file-backed memory (mapped weights, libraries)."""
     peak_rss_bytes: int | None = None
     """Highest resident memory of the process, anonymous and file-backed together."""
-    peak_vram_bytes: int | None = None
-    foreign_cpu_ratio: float | None = None
+    peak_pss_bytes: int | None = None
+    """Highest proportional memory: what is shared with others counts by its share."""
+    peak_vram: tuple[DevicePeak, ...] = ()
+    """Of the GPUs that it used."""
+    conditions: Conditions = field(default_factory=Conditions)
+    """What was seen of the machine from start to end."""
+    load_contamination: tuple[Contamination, ...] = ()
+    """What spoils the load time."""
     report: EngineReport = field(default_factory=EngineReport)
     generations: tuple[Generation, ...] = ()
 
@@ -216,6 +249,23 @@ class Run:
     def ok(self) -> bool:
         """Whether the run gave what was asked."""
         return self.reason is None
+
+    @property
+    def peak_vram_bytes(self) -> int | None:
+        """Over all GPUs; None for a run that used none."""
+        return sum(peak.n_bytes for peak in self.peak_vram) if self.peak_vram else None
+
+    @property
+    def contamination(self) -> tuple[Contamination, ...]:
+        """What spoils its summary; empty with as many clean samples as were asked for."""
+        if len([g for g in self.generations if not g.contamination]) >= self.trial.n_reps:
+            return ()
+        return tuple(sorted({what for g in self.generations for what in g.contamination}))
+
+    @property
+    def is_contaminated(self) -> bool:
+        """Whether its summary may not be taken at face value."""
+        return bool(self.contamination)
 
     @property
     def measurement(self) -> Measurement | None:
@@ -249,6 +299,7 @@ class Measurement:
     prefill_tps: Spread | None
     decode_tps: Spread | None
     ttft_s: Spread | None
+    ttft_p95_s: float | None
     request_s: Spread
     itl_p50_s: float | None
     """Median time between two generated tokens, all repetitions pooled."""
@@ -258,23 +309,36 @@ class Measurement:
 def summarise(
     load: LoadTime | None, peak_bytes: int | None, generations: tuple[Generation, ...]
 ) -> Measurement | None:
-    """Medians and ranges over the repetitions; None without any."""
+    """Medians and ranges over the clean repetitions, over all where none is clean; None without."""
+    generations = clean_or_all(generations)
     request = Spread.of([generation.request_s for generation in generations])
     if request is None:
         return None
-    gaps = [ns / 1e9 for generation in generations for ns in generation.token_ns[1:]]
 
-    def spread(name: str) -> Spread | None:
-        values = [getattr(generation, name) for generation in generations]
-        return Spread.of([value for value in values if value is not None])
+    def values(name: str) -> list[float]:
+        found = [getattr(generation, name) for generation in generations]
+        return [value for value in found if value is not None]
 
+    ttft_s = values("ttft_s")
     return Measurement(
         load_s=load.total_s if load else None,
         peak_memory_bytes=peak_bytes,
-        prefill_tps=spread("prefill_tps"),
-        decode_tps=spread("decode_tps"),
-        ttft_s=spread("ttft_s"),
+        prefill_tps=Spread.of(values("prefill_tps")),
+        decode_tps=Spread.of(values("decode_tps")),
+        ttft_s=Spread.of(ttft_s),
+        ttft_p95_s=stats.quantile(ttft_s, 0.95) if ttft_s else None,
         request_s=request,
-        itl_p50_s=stats.quantile(gaps, 0.5) if gaps else None,
-        itl_p95_s=stats.quantile(gaps, 0.95) if gaps else None,
+        itl_p50_s=_gap_s(generations, 0.5),
+        itl_p95_s=_gap_s(generations, 0.95),
     )
+
+
+def clean_or_all(generations: tuple[Generation, ...]) -> tuple[Generation, ...]:
+    """The clean ones; where there is none, the contaminated ones are all that is known."""
+    return tuple(g for g in generations if not g.contamination) or generations
+
+
+def _gap_s(generations: tuple[Generation, ...], quantile: float) -> float | None:
+    """Quantile of the time between two tokens; the first follows the prompt, not a token."""
+    gaps = [ns / 1e9 for generation in generations for ns in generation.token_ns[1:]]
+    return stats.quantile(gaps, quantile) if gaps else None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean as mean
 from statistics import median
 
-__all__ = ["geometric_mean", "median", "quantile", "relative_spread"]
+__all__ = ["geometric_mean", "mean", "median", "quantile", "relative_spread"]
 
 
 def quantile(values: Sequence[float], q: float) -> float:

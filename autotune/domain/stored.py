@@ -50,6 +50,8 @@ class StoredRun:
     ttft_s: float | None = None
     n_reps: int = 0
     """Generations kept."""
+    discarded_at: datetime | None = None
+    """When the run was taken back, because the machine had drifted; None for a run that counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

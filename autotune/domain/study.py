@@ -66,3 +66,14 @@ class Observation:
     decode_tps: float | None = None
     ttft_s: float | None = None
     foreign_cpu_ratio: float | None = None
+    cpu_celsius_max: float | None = None
+    on_ac: bool | None = None
+    contaminated: bool = False
+    """Whether something spoils its rates: they must not teach at full weight."""
+    load_contaminated: bool = False
+    """Whether something spoils its load time."""
+
+    @property
+    def temperature_bucket(self) -> int | None:
+        """Highest temperature of the processor in whole steps of 10 °C: 70 is 70 to 80 °C."""
+        return None if self.cpu_celsius_max is None else int(self.cpu_celsius_max // 10) * 10

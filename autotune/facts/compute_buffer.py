@@ -18,10 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from autotune.domain.config import LOSSLESS_KV_TYPES, Config
 from autotune.domain.model import ModelFacts
 from autotune.facts.graph_memory import Graph
 
 F32, F16, I64 = 4, 2, 8
+_CELL_PADDING = 256
+_ROTATION_UNIT = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +55,34 @@ class Attention(NamedTuple):
     """Side of the matrix that turns keys before a quantised cache stores them; 0 without."""
     value_rotation: int = 0
 
+    @classmethod
+    def of(cls, model: ModelFacts, config: Config) -> Attention:
+        """As llama.cpp sets it up for a context; ``auto`` flash attention is on."""
+        cells = cells_sliding = _padded(_padded(config.n_ctx) // config.n_parallel)
+        if not config.swa_full:
+            cells_sliding = _padded(min(cells, model.sliding_window + config.n_ubatch))
+        return cls(
+            cells=cells,
+            cells_sliding=cells_sliding,
+            flash=config.flash_attn != "off",
+            key_rotation=_rotation(config.type_k, model.key_length),
+            value_rotation=min(_ROTATION_UNIT, _rotation(config.type_v, model.value_length)),
+        )
+
+    def over(self, n_cached: int) -> Attention:
+        """The same attention over the first ``n_cached`` tokens only."""
+        used = _padded(n_cached)
+        return self._replace(
+            cells=min(self.cells, used), cells_sliding=min(self.cells_sliding, used)
+        )
+
 
 class ComputeBuffer:
     """Compute buffers of one model. Peaks are remembered, because candidates share them."""
 
     def __init__(self, model: ModelFacts) -> None:
         self.model = model
-        self.layers = _telling_layers(model)
+        self.layers = telling_layers(model)
         self._peaks: dict[tuple[Attention, int, bool], int] = {}
 
     def n_bytes(self, attention: Attention, n_tokens: int, *, with_logits: bool = True) -> int:
@@ -78,12 +102,13 @@ class ComputeBuffer:
     def _peak(self, attention: Attention, n_tokens: int, *, with_logits: bool) -> int:
         key = (attention, n_tokens, with_logits)
         if key not in self._peaks:
-            forward = _Forward(self.model, attention, n_tokens)
-            self._peaks[key] = forward.peak(self.layers, n_vocab=with_logits * self.model.n_vocab)
+            forward = Forward(self.model, attention, n_tokens)
+            forward.run(self.layers, n_vocab=with_logits * self.model.n_vocab)
+            self._peaks[key] = forward.graph.peak()
         return self._peaks[key]
 
 
-def _telling_layers(model: ModelFacts) -> tuple[LayerShape, ...]:
+def telling_layers(model: ModelFacts) -> tuple[LayerShape, ...]:
     """The layers that show every succession of two kinds, and the last one.
 
     Where a tensor lands depends on the layer before, and a model has few kinds of layers: all
@@ -110,20 +135,35 @@ def _layer_shape(model: ModelFacts, layer: int) -> LayerShape:
     )
 
 
-class _Forward:
-    """One forward pass as a graph of tensors; sizes in bytes."""
+class Forward:
+    """One forward pass as a graph of tensors; sizes in bytes.
 
-    def __init__(self, model: ModelFacts, attention: Attention, n_tokens: int) -> None:
+    ``n_outputs`` tokens get logits: all of them, unless told otherwise.
+    """
+
+    def __init__(
+        self,
+        model: ModelFacts,
+        attention: Attention,
+        n_tokens: int,
+        *,
+        n_outputs: int | None = None,
+    ) -> None:
         self.model, self.attention = model, attention
         self.graph = Graph()
-        self.float = F32 * n_tokens
+        self.n_outputs = n_tokens if n_outputs is None else n_outputs
+        self.widest_value = max(model.cached_elements(i)[1] for i in range(model.n_layers))
         self.half = F16 * n_tokens
         self.index = I64 * n_tokens
-        self.hidden = model.n_embd * self.float
-        self.widest_value = max(model.cached_elements(i)[1] for i in range(model.n_layers))
+        self.carry(n_tokens)
 
-    def peak(self, layers: Sequence[LayerShape], *, n_vocab: int) -> int:
-        """Bytes of the buffer that holds the pass through ``layers`` and the logits."""
+    def carry(self, n_tokens: int) -> None:
+        """So many tokens from here on."""
+        self.float = F32 * n_tokens
+        self.hidden = self.model.n_embd * self.float
+
+    def run(self, layers: Sequence[LayerShape], *, n_vocab: int) -> None:
+        """The pass through ``layers``, and the logits."""
         graph = self.graph
         residual = graph.node(self.hidden, graph.input("tokens", self.float))
         graph.input("embeddings", self.hidden)  # for callers who bring vectors; never freed
@@ -131,7 +171,6 @@ class _Forward:
             residual = self.layer(layer, residual)
         residual = self.layer(layers[-1], residual, is_last=True)
         graph.node(n_vocab * self.float, self.normed(residual))
-        return graph.peak()
 
     def normed(self, source: int) -> int:
         """Normalised, in place where nobody else needs the source, and scaled in place."""
@@ -142,6 +181,7 @@ class _Forward:
         graph = self.graph
         mixed = self.attend(layer, self.normed(residual))
         if is_last:
+            self.carry(self.n_outputs)
             rows = graph.input("output rows", self.float)
             mixed = graph.node(self.hidden, mixed, rows)
             residual = graph.node(self.hidden, residual, rows)
@@ -219,3 +259,15 @@ class _Forward:
         for _ in range(used - 2):
             total = graph.node(self.hidden, total, spread, overwrite=True)
         return total
+
+
+def _rotation(kv_type: str, head_length: int) -> int:
+    """Side of the largest Hadamard matrix that divides a head, for a quantised cache; else 0."""
+    if kv_type in LOSSLESS_KV_TYPES or head_length % _ROTATION_UNIT:
+        return 0
+    return head_length & -head_length
+
+
+def _padded(cells: int) -> int:
+    """llama.cpp rounds every cache up to a multiple of 256 cells."""
+    return -(-cells // _CELL_PADDING) * _CELL_PADDING

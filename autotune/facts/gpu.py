@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from autotune.domain.machine import GPUFacts
+from autotune.facts.nvml import ask_nvml, load_nvml, nvml_text
 
 _SAME_SIZE = 0.1
 """The engine reports what it may allocate, up to a few percent below what the driver counts."""
@@ -35,7 +36,7 @@ def read_gpus(nvml: Any = None) -> tuple[GPUFacts, ...]:
 
     ``nvml`` is the module ``pynvml`` or one that looks like it.
     """
-    nvml = nvml or _load()
+    nvml = nvml or load_nvml()
     if nvml is None:
         return ()
     try:
@@ -66,23 +67,15 @@ def merge_devices(nvml: Sequence[GPUFacts], engine: Sequence[EngineDevice]) -> t
     return tuple(gpus)
 
 
-def _load() -> Any:
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    return pynvml
-
-
 def _count(nvml: Any) -> int:
-    return _ask(nvml, nvml.nvmlDeviceGetCount) or 0
+    return ask_nvml(nvml, "nvmlDeviceGetCount") or 0
 
 
 def _gpu(nvml: Any, index: int) -> GPUFacts | None:
     """None for a device that does not say how much memory it has: nothing can be planned on it."""
 
     def ask(getter: str, *args: Any) -> Any:
-        return _ask(nvml, getattr(nvml, getter, None), *args)
+        return ask_nvml(nvml, getter, *args)
 
     handle = ask("nvmlDeviceGetHandleByIndex", index)
     memory = ask("nvmlDeviceGetMemoryInfo", handle) if handle is not None else None
@@ -92,11 +85,11 @@ def _gpu(nvml: Any, index: int) -> GPUFacts | None:
     mig_mode = ask("nvmlDeviceGetMigMode", handle)
     power_mw = ask("nvmlDeviceGetPowerManagementLimit", handle)
     return GPUFacts(
-        name=_text(ask("nvmlDeviceGetName", handle)) or f"GPU {index}",
+        name=nvml_text(ask("nvmlDeviceGetName", handle)) or f"GPU {index}",
         total_bytes=int(memory.total),
         free_bytes=int(memory.free),
-        uuid=_text(ask("nvmlDeviceGetUUID", handle)),
-        driver=_text(ask("nvmlSystemGetDriverVersion")),
+        uuid=nvml_text(ask("nvmlDeviceGetUUID", handle)),
+        driver=nvml_text(ask("nvmlSystemGetDriverVersion")),
         compute_capability=".".join(map(str, capability)) if capability else None,
         # The largest link, not the present one: an idle GPU slows its link down.
         pcie_generation=ask("nvmlDeviceGetMaxPcieLinkGeneration", handle),
@@ -107,19 +100,6 @@ def _gpu(nvml: Any, index: int) -> GPUFacts | None:
         power_limit_w=power_mw / 1000 if power_mw is not None else None,
         is_mig=bool(mig_mode[0]) if mig_mode is not None else None,
     )
-
-
-def _ask(nvml: Any, getter: Callable[..., Any] | None, *args: Any) -> Any:
-    """The answer; None if this driver, library or device does not know."""
-    try:
-        return getter(*args) if getter else None
-    except nvml.NVMLError:
-        return None
-
-
-def _text(value: str | bytes | None) -> str | None:
-    """Old releases of the library return bytes."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _same(gpu: GPUFacts, device: EngineDevice) -> bool:

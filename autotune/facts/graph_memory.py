@@ -9,9 +9,20 @@ the largest sum of live tensors, so the walk is repeated here instead of summed 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _UNBOUNDED = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """A buffer laid out for a graph."""
+
+    addresses: Mapping[int, int]
+    """Of every tensor in the buffer, by its number."""
+    peak: int
+    """Size of the buffer, alignment left out."""
 
 
 @dataclass(slots=True)
@@ -44,22 +55,27 @@ class Graph:
 
     def peak(self) -> int:
         """Size of the buffer that ggml reserves, alignment left out."""
+        return self.place().peak
+
+    def place(self) -> Places:
+        """Where ggml puts each tensor, and how large that makes the buffer."""
         uses = [0] * len(self.sizes)
         for sources in self.sources:
             for source in sources:
                 uses[source] += 1
-        space, at = _Space(), {}
+        space, at, addresses = _Space(), {}, {}
         for tensor in self.inputs.values():  # ggml places all inputs first
-            at[tensor] = space.take(self.sizes[tensor])
+            at[tensor] = addresses[tensor] = space.take(self.sizes[tensor])
         for tensor, sources in enumerate(self.sources):
             if self.sizes[tensor] and tensor not in at:
                 dying = self._overwritten(tensor, uses, at)
                 at[tensor] = space.take(self.sizes[tensor]) if dying is None else at.pop(dying)
+                addresses[tensor] = at[tensor]
             for source in sources:
                 uses[source] -= 1
                 if not uses[source] and source in at:
                     space.give_back(at.pop(source), self.sizes[source])
-        return space.peak
+        return Places(addresses, space.peak)
 
     def _overwritten(self, tensor: int, uses: list[int], at: dict[int, int]) -> int | None:
         """The source whose place a tensor takes; None without one."""

@@ -11,6 +11,10 @@ _OTHER_NAMES = {
     # Linux, x86 flags
     "pni": "sse3",
     "avx512vbmi": "avx512_vbmi",
+    # llama.cpp's own words
+    "avx512": "avx512f",
+    "fp16_va": "fp16",
+    "matmul_int8": "i8mm",
     # Linux, ARM features
     "asimd": "neon",
     "asimddp": "dotprod",

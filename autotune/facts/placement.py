@@ -35,6 +35,11 @@ class Placement:
     output: str
     """Device of the output layer."""
 
+    @classmethod
+    def of(cls, devices: Sequence[str]) -> Placement:
+        """From the device of each layer and, last, of the output layer; shape (n_layers + 1,)."""
+        return cls(runs=tuple(_runs(devices[:-1])), output=devices[-1])
+
     @property
     def devices(self) -> tuple[str, ...]:
         """Every device that holds something; the CPU, which always holds the embedding, first."""
@@ -53,7 +58,7 @@ def place_layers(config: Config, n_layers: int, *, gpus: Sequence[GPUFacts] = ()
     bounds = _bounds(config, gpus)
     offloaded = (gpus[bisect_right(bounds, slot / n_offloaded)] for slot in range(n_offloaded))
     devices = [CPU] * (n_slots - n_offloaded) + [gpu.device or CPU for gpu in offloaded]
-    return Placement(runs=tuple(_runs(devices[:n_layers])), output=devices[n_layers])
+    return Placement.of(devices)
 
 
 def _bounds(config: Config, gpus: Sequence[GPUFacts]) -> Sequence[float]:

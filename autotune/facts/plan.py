@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from autotune.domain.config import KV_BYTES_PER_ELEMENT, LOSSLESS_KV_TYPES, Config
+from autotune.domain.config import KV_BYTES_PER_ELEMENT, Config
 from autotune.domain.machine import GPUFacts
 from autotune.domain.model import ModelFacts
 from autotune.domain.plan import MemoryPlan, PlanEntry
@@ -21,8 +21,6 @@ from autotune.facts.placement import CPU, Placement, place_layers
 from autotune.facts.weights import Weights
 
 _F32_BYTES = 4
-_CELL_PADDING = 256
-_ROTATION_UNIT = 64
 _COPIES_FROM_BATCH = 32
 """Batches from which the engine copies host weights to a GPU (GGML_OP_OFFLOAD_MIN_BATCH)."""
 
@@ -87,7 +85,7 @@ class MemoryPlanner:
     def plan(self, config: Config) -> MemoryPlan:
         """What ``config`` will allocate, by component and device."""
         layout = self._layout(config)
-        attention = self._attention(config)
+        attention = Attention.of(self._model, config)
         entries = (
             *layout.weights[config.use_mmap],
             *self._cache_entries(config, layout, attention),
@@ -101,8 +99,7 @@ class MemoryPlanner:
         return MemoryPlan(entries=entries, source="analytic")
 
     def _layout(self, config: Config) -> _Layout:
-        split = (config.n_gpu_layers, config.split_mode, config.main_gpu, config.tensor_split)
-        key = split if self._gpus else None  # without a GPU there is one layout
+        key = config.layer_split if self._gpus else None  # without a GPU there is one layout
         if key not in self._layouts:
             self._layouts[key] = self._new_layout(config)
         return self._layouts[key]
@@ -159,19 +156,6 @@ class MemoryPlanner:
             sizes[first] = sizes.get(first, 0) + self._weights.largest_copy(placement)
         return sizes
 
-    def _attention(self, config: Config) -> Attention:
-        model = self._model
-        cells = cells_sliding = _padded(_padded(config.n_ctx) // config.n_parallel)
-        if not config.swa_full:
-            cells_sliding = _padded(min(cells, model.sliding_window + config.n_ubatch))
-        return Attention(
-            cells=cells,
-            cells_sliding=cells_sliding,
-            flash=config.flash_attn != "off",
-            key_rotation=_rotation(config.type_k, model.key_length),
-            value_rotation=min(_ROTATION_UNIT, _rotation(config.type_v, model.value_length)),
-        )
-
 
 @lru_cache(maxsize=64)
 def _planner(
@@ -210,21 +194,9 @@ def _state_bytes(model: ModelFacts, placement: Placement) -> Mapping[str, int]:
     return sizes
 
 
-def _rotation(kv_type: str, head_length: int) -> int:
-    """Side of the largest Hadamard matrix that divides a head, for a quantised cache; else 0."""
-    if kv_type in LOSSLESS_KV_TYPES or head_length % _ROTATION_UNIT:
-        return 0
-    return head_length & -head_length
-
-
 def _entries(component: str, sizes: Mapping[str, int]) -> list[PlanEntry]:
     return [
         PlanEntry(component=component, device=device, n_bytes=n_bytes)
         for device, n_bytes in sizes.items()
         if n_bytes
     ]
-
-
-def _padded(cells: int) -> int:
-    """llama.cpp rounds every cache up to a multiple of 256 cells."""
-    return -(-cells // _CELL_PADDING) * _CELL_PADDING

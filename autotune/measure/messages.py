@@ -1,6 +1,6 @@
 """What measuring parent and child say to each other: one JSON object a line.
 
-Commands go down (``build``, ``load``, ``sample``), one answer comes up for each. An answer has
+Commands go down (``build``, ``plan``, ``load``, ``sample``), one answer comes up for each. An answer has
 ``"ok": true`` and the command's result, or ``"ok": false`` with a reason and a message.
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from autotune.backends.protocol import Sample
 from autotune.domain.machine import Build
+from autotune.domain.plan import MemoryPlan, PlanEntry
 from autotune.domain.run import Buffer, EngineReport, LoadTime
 
 
@@ -33,6 +34,12 @@ def unpack_report(data: dict[str, Any]) -> EngineReport:
     """The inverse of :func:`pack` for an engine report."""
     buffers = tuple(Buffer(**buffer) for buffer in data["buffers"])
     return EngineReport(**{**data, "buffers": buffers})
+
+
+def unpack_plan(data: dict[str, Any]) -> MemoryPlan:
+    """The inverse of :func:`pack` for a memory plan."""
+    entries = tuple(PlanEntry(**entry) for entry in data["entries"])
+    return MemoryPlan(**{**data, "entries": entries})
 
 
 def unpack_sample(data: dict[str, Any]) -> Sample:

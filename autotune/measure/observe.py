@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import psutil
+
+MAX_SHARE = 0.0005
+"""Share of one core that reading one thing may cost."""
+Value = TypeVar("Value")
 
 
 class Observer(Protocol):
@@ -53,8 +59,20 @@ class MemoryObserver:
         return {"VmRSS": info.rss, "VmHWM": getattr(info, "peak_wset", info.rss)}
 
 
+def read_pss_bytes(pid: int, root: Path = Path("/")) -> int | None:
+    """Proportional resident memory of a process; None but on Linux, and for one that is gone.
+
+    The kernel walks every page for it: milliseconds for a large model.
+    """
+    try:
+        text = (root / "proc" / str(pid) / "smaps_rollup").read_text()
+    except (OSError, ProcessLookupError):
+        return None
+    return read_status(text).get("Pss")
+
+
 def read_status(text: str) -> dict[str, int]:
-    """Sizes in a Linux ``/proc/PID/status``, in bytes."""
+    """Sizes in a Linux ``/proc/PID/status`` or ``smaps_rollup``, in bytes."""
     fields = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")
@@ -63,43 +81,93 @@ def read_status(text: str) -> dict[str, int]:
     return fields
 
 
-class ForeignCPU:
-    """Share of the machine's processor time that others used between start and stop.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span(Generic[Value]):
+    """Two readings of a counter, and the time between them."""
 
-    Everybody else is who is neither the measured process nor the one that measures; time stolen
-    by a hypervisor counts, time waiting for disks does not.
+    first: Value
+    last: Value
+    elapsed_s: float
+
+    def rate(self, get: Callable[[Value], float | None]) -> float | None:
+        """How fast a part of the reading grew, per second; None where it was not told."""
+        before, after = get(self.first), get(self.last)
+        return None if before is None or after is None else (after - before) / self.elapsed_s
+
+
+class Series(Generic[Value]):
+    """What was read again and again, each with its moment."""
+
+    def __init__(self) -> None:
+        self._moments: list[float] = []
+        self._values: list[Value] = []
+
+    def add(self, moment: float, value: Value) -> None:
+        """Append a value; moments do not go back."""
+        self._moments.append(moment)
+        self._values.append(value)
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Everything that was read, oldest first."""
+        return tuple(self._values)
+
+    @property
+    def latest(self) -> Value | None:
+        """The last reading."""
+        return self._values[-1] if self._values else None
+
+    def since(self, moment: float) -> list[Value]:
+        """The values read from then on; where there is none, the last before."""
+        start = bisect_left(self._moments, moment)
+        return self._values[start:] or self._values[-1:]
+
+    def span(self, moment: float) -> Span[Value] | None:
+        """From the last reading of that time or before (else the first) to the latest.
+
+        None where no time lies between them.
+        """
+        start = max(bisect_right(self._moments, moment) - 1, 0)
+        elapsed_s = self._moments[-1] - self._moments[start] if self._moments else 0.0
+        if elapsed_s <= 0:
+            return None
+        return Span(first=self._values[start], last=self._values[-1], elapsed_s=elapsed_s)
+
+
+class Gauge(Generic[Value]):
+    """An observer that reads one thing from time to time, and keeps what it was told.
+
+    ``read`` returns None for what the system does not tell, and for a process that is gone. One
+    that takes long is read more seldom than ``interval_s``, so that none costs more than
+    MAX_SHARE of a core, on a machine with any number of processors.
     """
 
-    def __init__(self, pid: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._own = [psutil.Process(pid), psutil.Process()]
-        self._clock = clock
-        self._n_logical = psutil.cpu_count() or 1
-        self._start = self._read()
+    def __init__(
+        self,
+        read: Callable[[], Value | None],
+        *,
+        interval_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._read, self._interval_s = read, interval_s
+        self._clock, self._cpu_clock = clock, cpu_clock
+        self._due = clock()
+        self.series: Series[Value] = Series()
 
-    def restart(self) -> None:
-        """Begin a new interval."""
-        self._start = self._read()
+    def poll(self) -> None:
+        """Read if it is time to."""
+        if self._clock() >= self._due:
+            self.look()
 
-    def ratio(self) -> float | None:
-        """Foreign share since the start, 0 to 1; None where the system does not tell."""
-        if self._start is None or (end := self._read()) is None:
-            return None
-        elapsed, busy, own = (e - s for e, s in zip(end, self._start, strict=True))
-        if elapsed <= 0:
-            return None
-        return min(max((busy - own) / (elapsed * self._n_logical), 0.0), 1.0)
-
-    def _read(self) -> tuple[float, float, float] | None:
-        """(clock, busy seconds of all processors, processor seconds of our own processes)."""
-        try:
-            times = psutil.cpu_times()
-            own = sum(sum(process.cpu_times()[:2]) for process in self._own)
-        except (psutil.Error, OSError):
-            return None
-        busy = sum(times) - times.idle - getattr(times, "iowait", 0.0)
-        # Linux counts guest time inside user time as well.
-        busy -= getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-        return self._clock(), busy, own
+    def look(self) -> None:
+        """Read now."""
+        started = self._cpu_clock()
+        value = self._read()
+        now = self._clock()
+        if value is not None:
+            self.series.add(now, value)
+        self._due = now + max(self._interval_s, (self._cpu_clock() - started) / MAX_SHARE)
 
 
 def _max(ours: int | None, new: int | None) -> int | None:

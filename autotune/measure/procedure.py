@@ -1,11 +1,11 @@
-"""The procedure of a measurement: warm up until stable, repeat until sure.
+"""The procedure of a measurement: warm up until stable, repeat until sure, repeat the spoiled.
 
 Which samples to take is decided here, from numbers alone; taking them is the runner's work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from autotune.domain import stats
 from autotune.domain.run import Generation
@@ -23,15 +23,25 @@ def measure_generations(
     """Generations worth keeping, numbered from 0.
 
     ``take(index)`` makes one. At least one is thrown away as warm-up; at least ``n_reps`` are
-    kept, and up to ``max_reps`` while the median is not known within PRECISION_RATIO and time is
-    left.
+    kept. While time is left, ``n_reps`` clean ones are asked for (a contaminated one is kept, and
+    another made, up to ``n_reps + max_reps`` in all), and up to ``max_reps`` clean ones while
+    their median is not known within PRECISION_RATIO.
     """
     kept: list[Generation] = [_warm_up(take)]
     while len(kept) < n_reps or (
-        len(kept) < max_reps and time_left() and half_width_ratio(kept) > PRECISION_RATIO
+        time_left() and _is_worth_another(kept, n_reps=n_reps, max_reps=max_reps)
     ):
         kept.append(take(len(kept)))
     return tuple(kept)
+
+
+def _is_worth_another(kept: Sequence[Generation], *, n_reps: int, max_reps: int) -> bool:
+    clean = [generation for generation in kept if not generation.contamination]
+    if len(kept) >= n_reps + max_reps:
+        return False
+    if len(clean) < n_reps:
+        return True
+    return len(clean) < max_reps and half_width_ratio(clean) > PRECISION_RATIO
 
 
 def _warm_up(take: Callable[[int], Generation]) -> Generation:
@@ -39,13 +49,20 @@ def _warm_up(take: Callable[[int], Generation]) -> Generation:
     before = take(0)
     for _ in range(MAX_WARM_UPS):
         after = take(0)
-        if abs(after.request_s / before.request_s - 1) <= WARM_UP_AGREEMENT_RATIO:
+        if _agree(before, after):
             break
         before = after
     return after
 
 
-def half_width_ratio(generations: list[Generation]) -> float:
+def _agree(before: Generation, after: Generation) -> bool:
+    """A spoiled sample says nothing of a clean one; two of a kind are held together."""
+    if bool(before.contamination) is not bool(after.contamination):
+        return False
+    return abs(after.request_s / before.request_s - 1) <= WARM_UP_AGREEMENT_RATIO
+
+
+def half_width_ratio(generations: Sequence[Generation]) -> float:
     """Half-width of a distribution-free interval of the median request time, over the median.
 
     The interval is the range of the samples, without its two ends from six samples on: it covers

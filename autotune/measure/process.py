@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,6 +43,7 @@ class WorkerProcess:
         self._deadline_s = deadline_s
         self._memory_limit_bytes = memory_limit_bytes
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        self._kernel_oom_kills = count_oom_kills()
         self._process = _spawn(backend, self._stderr.fileno())
         self._answers = _read_lines(self._process)
         self.memory = MemoryObserver(self._process.pid)
@@ -75,6 +77,10 @@ class WorkerProcess:
             self.engine_log = answer["log"]
             raise EngineError(Reason(answer["reason"]), answer["message"])
         return answer
+
+    def restart_deadline(self) -> None:
+        """Count the child's time from now on: one that is kept gets all of it for each command."""
+        self._deadline = self._clock() + self._deadline_s
 
     def _send(self, command: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -115,6 +121,9 @@ class WorkerProcess:
         self.engine_log = self._stderr.read()[-_EXCERPT_BYTES:].decode("utf-8", "replace")
         if status >= 0:
             return EngineError(Reason.CRASH, f"the engine's process ended with status {status}")
+        if -status == signal.SIGKILL and count_oom_kills() > self._kernel_oom_kills:
+            size = human_bytes(self.memory.resident_bytes)
+            return EngineError(Reason.OOM, f"the system was out of memory and killed it at {size}")
         name = signal.Signals(-status).name
         return EngineError(Reason.CRASH, f"the engine's process was killed by {name}")
 
@@ -126,6 +135,20 @@ class WorkerProcess:
                 with contextlib.suppress(OSError):
                     stream.close()
         self._stderr.close()
+
+
+def count_oom_kills(root: Path = Path("/")) -> int:
+    """Processes that this system's kernel has killed for want of memory; 0 where it does not say.
+
+    Linux counts them in ``/proc/vmstat``, those of memory-limited cgroups included.
+    """
+    try:
+        counters = (root / "proc/vmstat").read_text()
+    except OSError:
+        return 0
+    return next(
+        (int(line.split()[1]) for line in counters.splitlines() if line.startswith("oom_kill ")), 0
+    )
 
 
 def _spawn(backend: str, stderr: int) -> subprocess.Popen[str]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from autotune.backends.protocol import EngineError
+from autotune.domain.conditions import Conditions, Contamination
 from autotune.domain.machine import Build
 from autotune.domain.run import EngineReport, Generation, LoadTime, Run, Trial
 from autotune.measure.messages import unpack_build, unpack_load, unpack_report, unpack_sample
-from autotune.measure.observe import ForeignCPU
 from autotune.measure.procedure import measure_generations
 from autotune.measure.process import WorkerProcess
+from autotune.measure.watch import Watch
 
 _SEED = 20240229
 """Seed of the random tokens; each repetition adds its number."""
@@ -41,6 +42,7 @@ class _Found:
 
     build: Build | None = None
     load: LoadTime | None = None
+    load_contamination: tuple[Contamination, ...] = ()
     report: EngineReport = field(default_factory=EngineReport)
     generations: tuple[Generation, ...] = ()
 
@@ -64,18 +66,21 @@ class LocalRunner:
         started_at, started = self._now(), self._clock()
         facts: dict[str, Any] = {"cached_ratio": self._residency(trial.model_path)}
         found = _Found()
-        with WorkerProcess(
-            self.backend,
-            deadline_s=trial.timeout_s,
-            memory_limit_bytes=trial.memory_limit_bytes,
-            clock=self._clock,
-        ) as worker:
-            foreign = ForeignCPU(worker.pid, self._clock)
+        with (
+            WorkerProcess(
+                self.backend,
+                deadline_s=trial.timeout_s,
+                memory_limit_bytes=trial.memory_limit_bytes,
+                clock=self._clock,
+            ) as worker,
+            Watch(worker.pid, clock=self._clock) as watch,
+        ):
+            since = watch.start()
             try:
-                self._measure(trial, worker, found, notify)
+                self._measure(trial, worker, watch, found, notify)
             except EngineError as error:
                 facts |= {"reason": error.reason, "message": str(error)}
-            facts["foreign_cpu_ratio"] = foreign.ratio()
+            facts["conditions"] = watch.conditions(since)
         return Run(
             trial=trial,
             backend=self.backend,
@@ -83,28 +88,42 @@ class LocalRunner:
             started_at=started_at,
             elapsed_s=self._clock() - started,
             load=found.load,
+            load_contamination=found.load_contamination,
             report=found.report,
             generations=found.generations,
             log_excerpt=worker.engine_log,
             peak_anon_bytes=worker.memory.peak_anon_bytes,
             peak_file_bytes=worker.memory.peak_file_bytes,
             peak_rss_bytes=worker.memory.peak_bytes,
+            peak_pss_bytes=watch.peak_pss_bytes,
+            peak_vram=watch.peak_vram,
             **facts,
         )
 
     def _measure(
-        self, trial: Trial, worker: WorkerProcess, found: _Found, notify: Callable[[str], None]
+        self,
+        trial: Trial,
+        worker: WorkerProcess,
+        watch: Watch,
+        found: _Found,
+        notify: Callable[[str], None],
     ) -> None:
         found.build = unpack_build(worker.ask("build")["build"])
         notify("loading")
-        answer = worker.ask("load", path=str(trial.model_path), config=trial.config.as_dict())
+        since = watch.start()
+        config = trial.config.as_dict()
+        answer = worker.ask("load", watch, path=str(trial.model_path), config=config)
         found.load = unpack_load(answer["load"])
+        found.load_contamination = watch.conditions(since).contamination
         found.report = unpack_report(answer["report"])
         enough_at = self._clock() + trial.sampling_s
+        earlier: list[Conditions] = []
 
         def take(repetition: int) -> Generation:
             notify(f"sample {repetition + 1}")
-            return _take(trial, worker, repetition)
+            generation = _take(trial, worker, watch, repetition, earlier=earlier)
+            earlier.append(generation.conditions)
+            return generation
 
         found.generations = measure_generations(
             take,
@@ -114,10 +133,18 @@ class LocalRunner:
         )
 
 
-def _take(trial: Trial, worker: WorkerProcess, repetition: int) -> Generation:
-    """One timed request, with the share that others took of the machine meanwhile."""
-    foreign = ForeignCPU(worker.pid)
-    answer = worker.ask("sample", workload=trial.workload.label, seed=_SEED + repetition)
+def _take(
+    trial: Trial,
+    worker: WorkerProcess,
+    watch: Watch,
+    repetition: int,
+    *,
+    earlier: Sequence[Conditions],
+) -> Generation:
+    """One timed request, with what was seen of the machine meanwhile."""
+    since = watch.start()
+    answer = worker.ask("sample", watch, workload=trial.workload.label, seed=_SEED + repetition)
+    conditions = watch.conditions(since).held_against(earlier)
     sample = unpack_sample(answer["sample"])
     return Generation(
         workload=trial.workload,
@@ -125,6 +152,7 @@ def _take(trial: Trial, worker: WorkerProcess, repetition: int) -> Generation:
         prefill_ns=sample.prefill_ns,
         ttft_ns=sample.ttft_ns,
         token_ns=sample.token_ns,
-        cpu_ns=sample.cpu_ns,
-        foreign_cpu_ratio=foreign.ratio(),
+        prefill_cpu_ns=sample.prefill_cpu_ns,
+        decode_cpu_ns=sample.decode_cpu_ns,
+        conditions=conditions,
     )

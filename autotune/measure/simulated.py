@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from autotune.domain.conditions import Conditions
 from autotune.domain.config import KV_BYTES_PER_ELEMENT, Config
 from autotune.domain.machine import Build
 from autotune.domain.model import ModelFacts
@@ -21,6 +22,7 @@ from autotune.domain.workload import Workload
 _BUILD = Build(backend="simulated", version="1", devices=("CPU",))
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _WARM_UPS = 2
+_QUIET = Conditions(foreign_cpu_ratio=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ class SimulatedRunner:
             load=LoadTime(model_s=load_s, context_s=0.01, first_eval_s=0.01),
             cached_ratio=1.0,
             peak_rss_bytes=peak_bytes,
-            foreign_cpu_ratio=0.0,
+            conditions=_QUIET,
             generations=generations,
         )
 
@@ -110,7 +112,7 @@ class SimulatedRunner:
             prefill_ns=prefill_ns,
             ttft_ns=prefill_ns,
             token_ns=(token_ns,) * trial.workload.n_gen,
-            foreign_cpu_ratio=0.0,
+            conditions=_QUIET,
         )
 
     def request_s(self, config: Config, workload: Workload) -> float:

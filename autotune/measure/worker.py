@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
-from autotune.backends.protocol import Backend, EngineError, Session
+from autotune.backends.protocol import Backend, EngineError, Plans, Session
 from autotune.backends.registry import get_backend
 from autotune.domain.config import Config
 from autotune.domain.run import Reason
@@ -57,6 +57,13 @@ class Worker:
         """Load a model; how long it took and what the engine says it did."""
         self._session = self._backend.load(Path(path), Config.from_dict(config))
         return {"load": pack(self._session.load), "report": pack(self._session.report())}
+
+    def do_plan(self, path: str, config: dict[str, Any]) -> dict[str, Any]:
+        """What a configuration would allocate, in the engine's own figures."""
+        if not isinstance(self._backend, Plans):
+            message = f"{self._backend.name} cannot plan without allocating"
+            raise EngineError(Reason.UNSUPPORTED, message)
+        return {"plan": pack(self._backend.plan(Path(path), Config.from_dict(config)))}
 
     def do_sample(self, workload: str, seed: int) -> dict[str, Any]:
         """Serve one request and time it."""

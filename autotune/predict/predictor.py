@@ -3,7 +3,7 @@
 Phases are predicted as roofline × learned slowdown (:mod:`autotune.predict.phase`), memory as
 plan + remainder (:mod:`autotune.predict.memory`), success by rule and logistic
 (:mod:`autotune.predict.success`). A configuration that was measured on this machine is answered
-with its measurement.
+with its measurement, unless something contaminated it: then it only weighs in, lightly.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Predictor:
 
 
 class _Known:
-    """What was measured, by case: an exact, successful run is the best prediction there is."""
+    """What was measured, by case: an exact, clean run is the best prediction there is."""
 
     def __init__(self, rows: Iterable[tuple[Observation, Case]]) -> None:
         self._exact: dict[Key, list[Observation]] = {}
@@ -162,7 +162,7 @@ class _Known:
 
     def evidence(self, case: Case) -> Evidence:
         """Where a prediction of this case comes from."""
-        if _key(case) in self._exact:
+        if any(not observation.contaminated for observation in self._exact.get(_key(case), ())):
             return Evidence.MEASURED
         if _group(case) in self._groups:
             return Evidence.CALIBRATED
@@ -175,14 +175,13 @@ class _Known:
         return len(self._exact.get(_key(case), ())) or self._groups.get(_group(case), 0)
 
     def answer(self, forecast: Forecast) -> Forecast:
-        """The forecast with measured cases replaced by their measurements, in place."""
+        """The forecast with measured cases replaced by their clean measurements, in place."""
         for index, case in enumerate(forecast.cases):
             if (runs := self._exact.get(_key(case))) is None:
                 continue
-            n_prompt = case.workload.n_prompt
-            _put(forecast.prefill, index, [n_prompt / o.prefill_tps for o in runs if o.prefill_tps])
-            _put(forecast.decode, index, [1 / o.decode_tps for o in runs if o.decode_tps])
-            _put(forecast.load, index, [o.load.total_s for o in runs if o.load])
+            for phase, seconds in _SECONDS.items():
+                clean = [seconds(o) for o in runs if _IS_CLEAN[phase](o)]
+                _put(getattr(forecast, phase), index, [value for value in clean if value])
             peaks = [o.peak_rss_bytes for o in runs if o.peak_rss_bytes]
             if peaks:
                 forecast.peak_bytes[index] = np.median(peaks)
@@ -211,6 +210,11 @@ _SECONDS: dict[str, Callable[[Observation], float | None]] = {
     "decode": lambda o: 1 / o.decode_tps if o.decode_tps else None,
     "load": lambda o: o.load.total_s if o.load else None,
 }
+_IS_CLEAN: dict[str, Callable[[Observation], bool]] = {
+    "prefill": lambda o: not o.contaminated,
+    "decode": lambda o: not o.contaminated,
+    "load": lambda o: not o.load_contaminated,
+}
 
 
 def _fit_phase(
@@ -222,7 +226,8 @@ def _fit_phase(
     y = np.log([seconds[i] / floor[i] for i in rows])
     groups = [_group(table.cases[i]) for i in rows]
     regressor = PhaseRegressor(prior_mean=float(_PRIORS[phase]), prior_sd=_PRIOR_SD)
-    return regressor.fit(table.x[rows], y, groups)
+    clean = [_IS_CLEAN[phase](observations[i]) for i in rows]
+    return regressor.fit(table.x[rows], y, groups, clean=clean)
 
 
 def _fit_memory(good: Sequence[tuple[Observation, Case]]) -> MemoryRegressor:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-
 from autotune.features.physics import Array
 
 _PRIOR_RATIOS = np.array([0.05, 0.2, 0.5, 0.8, 0.95, 1.05, 1.3, 2.0])
@@ -30,6 +28,8 @@ class SuccessClassifier:
         of the same configuration seen before minus its successes (clipped to ±3), ``ok`` whether
         the run succeeded; shape (n_runs,) each.
         """
+        from sklearn.linear_model import LogisticRegression
+
         prior = np.log(_PRIOR_RATIOS)
         x = np.concatenate([_columns(prior, np.zeros(len(prior))),
                             _columns(np.log(memory_ratio), failed_before)])  # fmt: skip

@@ -56,10 +56,20 @@ class Candidates:
 
 
 def survey(predictor: Predictor, cases: Sequence[Case], *, available_bytes: int) -> Candidates:
-    """Forecast every candidate and mark the feasible ones."""
+    """Forecast every candidate and mark the feasible ones.
+
+    More threads than this process may use are never feasible, not even the newcomer's default:
+    under a quota they wait for each other (45 times slower in one report).
+    """
     usable = int(available_bytes * (1 - MEMORY_RESERVE_RATIO))
     forecast = predictor.forecast(cases, available_bytes=usable)
-    return Candidates(forecast, (forecast.p_success >= _MIN_P_SUCCESS).astype(float))
+    runs = forecast.p_success >= _MIN_P_SUCCESS
+    allowed = [_threads(case.config) <= case.machine.n_usable for case in cases]
+    return Candidates(forecast, (runs & allowed).astype(float))
+
+
+def _threads(config: Config) -> int:
+    return max(config.n_threads, config.n_threads_batch)
 
 
 def choose(candidates: Candidates, *, default: Config) -> int:

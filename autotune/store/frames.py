@@ -29,6 +29,29 @@ from autotune.store.store import Store
 from autotune.store.tables import Base, BuildRow, ConfigRow, GenerationRow, LoadRunRow, ModelRow
 from autotune.store.tables.base import Instant
 
+CONDITION_COLUMNS: Mapping[str, str] = {
+    "foreign_cpu_ratio": "processor time of others, as a share of the machine",
+    "steal_ratio": "processor time that a hypervisor took, as a share of the machine",
+    "cpu_pressure_ratio": "share of the time in which some task waited for a processor",
+    "io_pressure_ratio": "share of the time in which some task waited for a disk",
+    "memory_pressure_ratio": "share of the time in which some task waited for memory",
+    "swapped_bytes": "moved between memory and swap, both ways, by anybody",
+    "cpu_mhz": "clock of the fastest processor, median",
+    "cpu_mhz_min": "its lowest",
+    "cpu_celsius_max": "highest temperature of the processor",
+    "gpu_utilisation_ratio": "mean over the GPUs in use",
+    "gpu_power_w": "mean, summed over the GPUs in use",
+    "gpu_energy_j": "of the GPUs in use",
+    "gpu_clock_mhz": "clock of the slowest GPU in use, median",
+    "gpu_clock_mhz_min": "its lowest",
+    "gpu_celsius_max": "highest temperature of a GPU in use",
+    "clock_ratio": "clock over the median clock of the run until then",
+    "throttle": "reasons seen for holding back, a JSON list",
+    "load_1m": "load average over a minute",
+    "on_ac": "whether the machine was plugged in",
+    "contamination": "what spoils the rates: words of Contamination, empty for clean ones",
+}
+
 RUN_COLUMNS: Mapping[str, str] = {
     "run_id": "number of the run",
     "study_id": "study that asked for it",
@@ -57,12 +80,15 @@ RUN_COLUMNS: Mapping[str, str] = {
     "peak_anon_bytes": "highest anonymous memory",
     "peak_file_bytes": "highest file-backed memory",
     "peak_rss_bytes": "highest resident memory",
+    "peak_pss_bytes": "highest proportional memory",
     "peak_vram_bytes": "highest memory on GPUs",
-    "foreign_cpu_ratio": "processor time of others, as a share of the machine",
+    "load_contamination": "what spoils the load time: words, empty for a clean one",
+    **CONDITION_COLUMNS,
+    "discarded_at": "when it was taken back, because the machine had drifted",
     "measure_version": "number of the measuring procedure; never mix two",
     "config_id": "identity of the configuration",
     **{knob: f"knob: see autotune.domain.config.Config.{knob}" for knob in KNOBS},
-    "prefill_tps": "prompt tokens per second, median over the generations of its workload",
+    "prefill_tps": "prompt tokens per second, median over the clean generations",
     "decode_tps": "generated tokens per second, median",
     "ttft_s": "time to first token in seconds, median",
     "load_s": "model_s + context_s + first_eval_s",
@@ -84,8 +110,9 @@ GENERATION_COLUMNS: Mapping[str, str] = {
     "prefill_ns": "wall time of the prompt, in nanoseconds",
     "ttft_ns": "wall time to the first token, in nanoseconds",
     "decode_ns": "wall time of all generated tokens, in nanoseconds",
-    "cpu_ns": "processor time of the engine, in nanoseconds",
-    "foreign_cpu_ratio": "processor time of others, as a share of the machine",
+    "prefill_cpu_ns": "processor time of the prompt, all threads, in nanoseconds",
+    "decode_cpu_ns": "processor time of the generated tokens, all threads, in nanoseconds",
+    **CONDITION_COLUMNS,
 }
 
 _RATES = ["prefill_tps", "decode_tps", "ttft_s"]
@@ -105,8 +132,9 @@ def runs_frame(store: Store) -> pd.DataFrame:
     with store.database.read() as session:
         runs, generations = _frame(session, _runs()), _frame(session, _generations())
     of_run = ["run_id", "workload"]
+    clean = generations[generations["contamination"] == ""].groupby(of_run)[_RATES].median()
     by_run = generations.groupby(of_run)
-    medians = by_run[_RATES].median().assign(n_generations=by_run.size())
+    medians = clean.combine_first(by_run[_RATES].median()).assign(n_generations=by_run.size())
     runs = runs.merge(medians, how="left", left_on=of_run, right_index=True)
     runs["n_generations"] = runs["n_generations"].fillna(0).astype("Int64")
     runs["load_s"] = runs["model_s"] + runs["context_s"] + runs["first_eval_s"]

@@ -39,6 +39,7 @@ from autotune.store.translate.history import load_time
 TEACHES = and_(
     LoadRunRow.measure_version == MEASURE_VERSION,
     LoadRunRow.elapsed_s.is_not(None),
+    LoadRunRow.discarded_at.is_(None),
     or_(
         LoadRunRow.reason.is_(None),
         LoadRunRow.reason.not_in([reason for reason in Reason if not reason.is_label]),
@@ -63,6 +64,10 @@ _RUN = (
     LoadRunRow.peak_file_bytes,
     LoadRunRow.peak_rss_bytes,
     LoadRunRow.foreign_cpu_ratio,
+    LoadRunRow.cpu_celsius_max,
+    LoadRunRow.on_ac,
+    LoadRunRow.contamination,
+    LoadRunRow.load_contamination,
     ConfigRow.canonical_json,
     BuildRow.facts_json.label("build_json"),
 )
@@ -70,7 +75,7 @@ _RUN = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Medians over the generations of one run under one workload."""
+    """Medians over the generations of one run under one workload: over the clean ones, if any."""
 
     prefill_tps: float | None = None
     decode_tps: float | None = None
@@ -87,18 +92,21 @@ def read_rates(session: Session, runs: Select[int]) -> dict[int, dict[str, Rates
             GenerationRow.prefill_tps,
             GenerationRow.decode_tps,
             GenerationRow.ttft_s,
+            GenerationRow.contamination,
         )
         .where(GenerationRow.run_id.in_(runs))
         .order_by(GenerationRow.run_id, GenerationRow.workload_id)
     )
     rates: dict[int, dict[str, Rates]] = defaultdict(dict)
     for (run_id, workload), rows in groupby(session.execute(query), lambda row: (row[0], row[1])):
-        _, _, prefill, decode, ttft = zip(*rows, strict=True)
+        found = list(rows)
+        clean = [row for row in found if not row.contamination]
+        _, _, prefill, decode, ttft, _ = zip(*(clean or found), strict=True)
         rates[run_id][workload] = Rates(
             prefill_tps=_median(prefill),
             decode_tps=_median(decode),
             ttft_s=_median(ttft),
-            n=len(ttft),
+            n=len(found),
         )
     return rates
 
@@ -181,6 +189,10 @@ def _observations(
             decode_tps=rate.decode_tps,
             ttft_s=rate.ttft_s,
             foreign_cpu_ratio=run.foreign_cpu_ratio,
+            cpu_celsius_max=run.cpu_celsius_max,
+            on_ac=run.on_ac,
+            contaminated=bool(run.contamination),
+            load_contaminated=bool(run.load_contamination),
         )
 
 

@@ -181,6 +181,7 @@ def _stored_run(row: LoadRunRow, rates: dict[str, Rates]) -> StoredRun:
         decode_tps=rate.decode_tps,
         ttft_s=rate.ttft_s,
         n_reps=rate.n,
+        discarded_at=row.discarded_at,
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from autotune.domain.errors import UserError
@@ -164,6 +164,15 @@ class Writer:
         """Close an open run that somebody stopped; it says nothing about its configuration."""
         with self._database.write() as session:
             _close(_open_run(session, run_id), Reason.CANCELLED, "stopped before it was done")
+
+    def discard_runs(self, run_ids: Iterable[int]) -> None:
+        """Mark finished runs as worth nothing: the machine had drifted. They teach no more."""
+        with self._database.write() as session:
+            session.execute(
+                update(LoadRunRow)
+                .where(LoadRunRow.run_id.in_([*run_ids]))
+                .values(discarded_at=self._now())
+            )
 
     def record_recommendation(
         self,

@@ -9,7 +9,7 @@ the answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +22,11 @@ from autotune.domain.study import Observation, Study, StudyState
 from autotune.features.case import Case
 from autotune.measure.runner import Runner
 from autotune.predict.predictor import Predictor
-from autotune.recommend.choose import TIE_RATIO, Candidates, choose, recommend, survey
+from autotune.recommend.choose import Candidates, choose, recommend, survey
 from autotune.recommend.subject import Subject
 from autotune.store.store import Store
+from autotune.tune.anchor import EVERY_TRIALS, WAITS_S, Anchor
+from autotune.tune.ledger import Ledger, request_s
 from autotune.tune.model_guided import ModelGuided
 from autotune.tune.recording import RecordedRunner
 from autotune.tune.verdict import Measured, Speedup, is_faster, pool, speedup
@@ -91,13 +93,14 @@ def tune(
     store: Store,
     notify: Callable[[Progress], None] = lambda _progress: None,
     clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Answer:
     """Carry out a study and record all of it.
 
     Raises MeasurementError when the default cannot be measured, NothingFitsError when no
     candidate is feasible; KeyboardInterrupt passes through after everything measured is kept.
     """
-    loop = _Loop(question, runner, store, notify, clock)
+    loop = _Loop(question, runner, store, notify=notify, clock=clock, sleep=sleep)
     study_id = loop.study_id
     try:
         answer = loop.carry_out()
@@ -119,17 +122,20 @@ class _Loop:
         question: Question,
         runner: Runner,
         store: Store,
+        *,
         notify: Callable[[Progress], None],
         clock: Callable[[], float],
+        sleep: Callable[[float], None],
     ) -> None:
         self._question, self._store = question, store
-        self._notify, self._clock = notify, clock
+        self._notify, self._clock, self._sleep = notify, clock, sleep
         self._started = clock()
         self._observations: list[Observation] = list(store.observations())
         self._predictor = Predictor().fit(self._observations)
         self._strategy = ModelGuided(np.random.default_rng(question.study.seed))
-        self._runs: list[Run] = []
-        self._measured: dict[int, Run] = {}
+        self._ledger = Ledger(question.cases, question.study.default)
+        self._default: Run | None = None
+        self._anchor: Anchor | None = None
         self.study_id = store.start_study(
             question.study,
             machine_id=question.subject.machine_id,
@@ -147,13 +153,17 @@ class _Loop:
         """Default, search, confirmation."""
         self._candidates()  # refuses at once when nothing fits
         default = self._try(0, Purpose.PROBE)
+        if default.ok:
+            self._default, self._anchor = default, Anchor(default)
+            self._ledger.confirm_provisional()
         self._search()
-        if not self._measured:
+        winner = self._ledger.winner()
+        if winner is None:
             raise MeasurementError(
                 f"no configuration of {self._question.subject.model_path.name} could be measured: "
                 f"{default.message}"
             )
-        return self._confirm(self._winner())
+        return self._confirm(winner)
 
     def _candidates(self) -> Candidates:
         candidates = survey(
@@ -167,21 +177,68 @@ class _Loop:
     def _search(self) -> None:
         """Try candidates until the budget is spent or nothing promises more than noise."""
         quiet = 0
-        while len(self._runs) < self._question.study.max_trials and quiet < PATIENCE:
+        while self._ledger.n_trials < self._question.study.max_trials and quiet < PATIENCE:
             candidates = self._candidates()
             best = self._best_log_s(candidates)
             quiet = quiet + 1 if self._strategy.promise(candidates, best) < STOP_RATIO else 0
             index = self._strategy.ask(candidates, best)
             if index is None or quiet >= PATIENCE or not self._has_time_for(candidates, index):
-                return
+                break
             self._try(index, Purpose.EXPLORE)
+            if self._ledger.n_provisional >= EVERY_TRIALS and not self._is_steady():
+                break
+        if self._ledger.n_provisional:
+            self._is_steady()
+
+    def _is_steady(self) -> bool:
+        """Re-measure the anchor: is the machine what it was?
+
+        After a drift the trials since the last clean anchor are forgotten, and the search goes on
+        only when the machine has recovered in time.
+        """
+        if self._anchor is None or not self._has_time_for_anchor():
+            return True
+        if not self._anchor.has_drifted(self._measure_anchor("anchor")):
+            self._ledger.confirm_provisional()
+            return True
+        self._discard()
+        return self._recovers(self._anchor)
+
+    def _recovers(self, anchor: Anchor) -> bool:
+        """Wait, longer each time, until the anchor is what it was; False when it is not in time."""
+        for wait_s in WAITS_S:
+            if not self._has_time_for_anchor(wait_s):
+                return False
+            self._sleep(wait_s)
+            if anchor.has_recovered(self._measure_anchor("waiting: the machine has drifted")):
+                return True
+        return False
+
+    def _measure_anchor(self, doing: str) -> Run:
+        _, run = self._run(self._question.cases[0], Purpose.PROBE, doing)
+        return run
+
+    def _discard(self) -> None:
+        """The trials since the last clean anchor are neither results nor lessons."""
+        discarded = self._ledger.discard_provisional()
+        self._store.discard_runs(discarded)
+        self._observations = [o for o in self._observations if o.run_id not in discarded]
+        for index in discarded.values():
+            self._strategy.forget(index)
+        self._learn()
+
+    def _has_time_for_anchor(self, wait_s: float = 0.0) -> bool:
+        """Whether one more run of the default and the confirmation fit into what is left."""
+        assert self._default is not None
+        anchor_s = wait_s + _run_s(request_s(self._default))
+        return self._left_s() > anchor_s + self._confirmation_s()
 
     def _best_log_s(self, candidates: Candidates) -> float:
         """Log request seconds to beat: the best measured, else the default's expectation."""
-        best = self._best
+        best = self._ledger.best
         if best is None:
             return float(candidates.forecast.request().mean[0])
-        return float(np.log(_request_s(best)))
+        return float(np.log(request_s(best)))
 
     def _has_time_for(self, candidates: Candidates, index: int) -> bool:
         """Whether a trial and the confirmation after it fit into what is left."""
@@ -190,54 +247,34 @@ class _Loop:
 
     def _confirmation_s(self) -> float:
         """Expected duration of the confirmation: default and best, alternating."""
-        runs = [run for run in (self._measured.get(0), self._best) if run is not None]
-        return CONFIRM_PAIRS * sum(_run_s(_request_s(run)) for run in runs)
+        runs = [run for run in (self._default, self._ledger.best) if run is not None]
+        return CONFIRM_PAIRS * sum(_run_s(request_s(run)) for run in runs)
 
     def _left_s(self) -> float:
         return self._question.study.time_limit_s - (self._clock() - self._started)
 
     def _try(self, index: int, purpose: Purpose) -> Run:
-        """Run one candidate, learn from it, and keep it if it is the best."""
-        run = self._run(self._question.cases[index], purpose)
-        self._runs.append(run)
+        """Run one candidate, enter it, and learn from it."""
+        run_id, run = self._run(self._question.cases[index], purpose)
+        self._ledger.add(index, run_id, run)
         self._strategy.tell(index)
         self._learn()
-        if run.measurement is not None:
-            self._measured[index] = run
         return run
-
-    @property
-    def _best(self) -> Run | None:
-        """The fastest run so far."""
-        return min(self._measured.values(), key=_request_s, default=None)
-
-    def _winner(self) -> int:
-        """Of the configurations that tie with the fastest, the one nearest to the default."""
-        limit = min(map(_request_s, self._measured.values())) * (1 + TIE_RATIO)
-        tied = [index for index, run in self._measured.items() if _request_s(run) <= limit]
-        cases, default = self._question.cases, self._question.study.default
-        return min(
-            tied,
-            key=lambda index: (
-                len(cases[index].config.differences(default)),
-                _request_s(self._measured[index]),
-            ),
-        )
 
     def _learn(self) -> None:
         self._predictor = Predictor().fit(self._observations)
 
-    def _run(self, case: Case, purpose: Purpose) -> Run:
-        """One recorded run; what it taught joins the observations."""
+    def _run(self, case: Case, purpose: Purpose, why: str = "") -> tuple[int, Run]:
+        """(run id, run) of one recorded run; what it taught joins the observations."""
         run_id, run = self._recorded.run(
             case,
             self._predict(case),
             purpose=purpose,
             sampling_s=self._question.study.time_limit_s * _TRIAL_SHARE,
-            notify=lambda doing: self._tell(case.config, doing),
+            notify=lambda doing: self._tell(case.config, why or doing),
         )
         self._observations.append(self._store.observation(run_id))
-        return run
+        return run_id, run
 
     def _predict(self, case: Case) -> Prediction:
         forecast = self._predictor.forecast([case], available_bytes=self._question.available_bytes)
@@ -246,44 +283,57 @@ class _Loop:
     def _tell(self, config: Config, doing: str) -> None:
         self._notify(
             Progress(
-                trial=len(self._runs) + 1,
+                trial=self._ledger.n_trials + 1,
                 max_trials=self._question.study.max_trials,
                 doing=doing,
                 config=config,
                 elapsed_s=self._clock() - self._started,
                 left_s=max(self._left_s(), 0.0),
-                best=self._best,
-                default=self._runs[0] if self._runs else None,
+                best=self._ledger.best,
+                default=self._default,
             )
         )
 
     def _confirm(self, winner: int) -> Answer:
         """Default and winner again, alternating, in fresh processes; only these are reported."""
-        has_default = self._runs[0].ok
         defaults, winners = [], []
         for _ in range(CONFIRM_PAIRS):
-            if has_default:
+            if self._default is not None:
                 defaults.append(self._confirmed(0))
             winners.append(self._confirmed(winner) if winner else defaults[-1])
-        beaten = winner != 0 and (not has_default or is_faster(winners, defaults))
-        default = pool(defaults) if has_default else None
-        best = pool(winners if beaten else defaults)
-        return Answer(
-            study_id=self.study_id,
-            default=default,
-            winner=best,
-            is_default=not beaten,
-            speedup=speedup(best, default) if default else None,
-            recommendation=self._recommendation(winner if beaten else 0),
-            n_trials=len(self._runs),
-            elapsed_s=self._clock() - self._started,
+        if self._default is None:
+            return self._answer(winner, winners, None)
+        proven = winner != 0 and all(run.ok for run in winners) and is_faster(winners, defaults)
+        if not all(run.ok for run in defaults):
+            raise MeasurementError(f"the default ran once and then failed: {defaults[-1].message}")
+        return (
+            self._answer(winner, winners, defaults)
+            if proven
+            else self._answer(0, defaults, defaults)
         )
 
     def _confirmed(self, index: int) -> Run:
-        run = self._run(self._question.cases[index], Purpose.CONFIRM)
+        """A fresh run of a candidate; one failure is forgiven."""
+        case = self._question.cases[index]
+        _, run = self._run(case, Purpose.CONFIRM, "confirming")
         if not run.ok:
-            raise MeasurementError(f"the confirmation run failed: {run.message}")
+            _, run = self._run(case, Purpose.CONFIRM, "confirming, once more")
         return run
+
+    def _answer(self, index: int, runs: Sequence[Run], defaults: Sequence[Run] | None) -> Answer:
+        if not all(run.ok for run in runs):
+            raise MeasurementError(f"the winner ran once and then failed: {runs[-1].message}")
+        winner, default = pool(runs), pool(defaults) if defaults else None
+        return Answer(
+            study_id=self.study_id,
+            default=default,
+            winner=winner,
+            is_default=index == 0,
+            speedup=speedup(winner, default) if default else None,
+            recommendation=self._recommendation(index),
+            n_trials=self._ledger.n_trials,
+            elapsed_s=self._clock() - self._started,
+        )
 
     def _recommendation(self, index: int) -> Recommendation:
         """The confirmed configuration, explained by the predictor that saw every run."""
@@ -302,9 +352,3 @@ class _Loop:
 def _run_s(request_s: float) -> float:
     """Seconds that a run with its load and warm-ups usually takes."""
     return _RUN_OVERHEAD_S + _SAMPLES_PER_RUN * request_s
-
-
-def _request_s(run: Run) -> float:
-    measurement = run.measurement
-    assert measurement is not None, "only measured runs are compared"
-    return measurement.request_s.median

@@ -8,7 +8,6 @@ probability of success; over the seconds the trial will take.
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import ndtr
 
 from autotune.features.physics import Array
 from autotune.predict.phase import Belief
@@ -24,6 +23,8 @@ _FEW = 3
 
 def expected_improvement(belief: Belief, best: float) -> Array:
     """Expected gain over ``best`` (log seconds), a share of the request time; (n_cases,)."""
+    from scipy.special import ndtr
+
     z = (best - belief.mean) / belief.sd
     density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
     return np.asarray(np.maximum(belief.sd * (z * ndtr(z) + density), 1e-300))
@@ -39,6 +40,10 @@ class ModelGuided:
     def tell(self, index: int) -> None:
         """A candidate was tried, whatever came of it."""
         self._tried.add(index)
+
+    def forget(self, index: int) -> None:
+        """What came of a candidate was worth nothing: it may be tried again."""
+        self._tried.discard(index)
 
     def promise(self, candidates: Candidates, best: float) -> float:
         """The largest expected gain that is left, as a share of the request time."""

@@ -38,6 +38,33 @@ def not_negative(*columns: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(" AND ".join(f"{name} >= 0" for name in columns), name="not_negative")
 
 
+def conditions() -> list[sa.Column[Any]]:
+    """What was seen of a machine while something was measured on it."""
+    kinds = {
+        "foreign_cpu_ratio": REAL,
+        "steal_ratio": REAL,
+        "cpu_pressure_ratio": REAL,
+        "io_pressure_ratio": REAL,
+        "memory_pressure_ratio": REAL,
+        "swapped_bytes": COUNT,
+        "cpu_mhz": REAL,
+        "cpu_mhz_min": REAL,
+        "cpu_celsius_max": REAL,
+        "gpu_utilisation_ratio": REAL,
+        "gpu_power_w": REAL,
+        "gpu_energy_j": REAL,
+        "gpu_clock_mhz": REAL,
+        "gpu_clock_mhz_min": REAL,
+        "gpu_celsius_max": REAL,
+        "clock_ratio": REAL,
+        "throttle": TEXT,
+        "load_1m": REAL,
+        "on_ac": FLAG,
+        "contamination": TEXT,
+    }
+    return [optional(name, kind) for name, kind in kinds.items()]
+
+
 def upgrade() -> None:
     _create_facts()
     _create_history()
@@ -251,12 +278,15 @@ def _create_history() -> None:
         optional("peak_anon_bytes", COUNT),
         optional("peak_file_bytes", COUNT),
         optional("peak_rss_bytes", COUNT),
+        optional("peak_pss_bytes", COUNT),
         optional("peak_vram_bytes", COUNT),
-        optional("foreign_cpu_ratio", REAL),
+        *conditions(),
+        optional("load_contamination", TEXT),
         optional("layers_offloaded", COUNT),
         optional("layers_total", COUNT),
         optional("flash_attn_done", FLAG),
         optional("n_ctx_done", COUNT),
+        optional("discarded_at", INSTANT),
         required("recorder_pid", COUNT),
         optional("recorder_birth", TEXT),
         sa.PrimaryKeyConstraint("run_id"),
@@ -279,8 +309,10 @@ def _create_history() -> None:
             "peak_anon_bytes",
             "peak_file_bytes",
             "peak_rss_bytes",
+            "peak_pss_bytes",
             "peak_vram_bytes",
             "foreign_cpu_ratio",
+            "swapped_bytes",
             "layers_offloaded",
             "layers_total",
             "n_ctx_done",
@@ -296,6 +328,15 @@ def _create_history() -> None:
         required("position", COUNT),
         required("device", TEXT),
         required("kind", TEXT),
+        required("n_bytes", COUNT),
+        sa.PrimaryKeyConstraint("run_id", "position"),
+        not_negative("n_bytes"),
+    )
+    op.create_table(
+        "device_peak",
+        required("run_id", KEY, sa.ForeignKey("load_run.run_id")),
+        required("position", COUNT),
+        required("device", TEXT),
         required("n_bytes", COUNT),
         sa.PrimaryKeyConstraint("run_id", "position"),
         not_negative("n_bytes"),
@@ -317,8 +358,9 @@ def _create_history() -> None:
         optional("ttft_ns", COUNT),
         required("token_ns", TEXT),
         optional("decode_ns", COUNT),
-        optional("cpu_ns", COUNT),
-        optional("foreign_cpu_ratio", REAL),
+        optional("prefill_cpu_ns", COUNT),
+        optional("decode_cpu_ns", COUNT),
+        *conditions(),
         sa.PrimaryKeyConstraint("generation_id"),
         sa.UniqueConstraint("run_id", "workload_id", "repetition"),
         not_negative(
@@ -328,8 +370,10 @@ def _create_history() -> None:
             "prefill_ns",
             "ttft_ns",
             "decode_ns",
-            "cpu_ns",
+            "prefill_cpu_ns",
+            "decode_cpu_ns",
             "foreign_cpu_ratio",
+            "swapped_bytes",
         ),
     )
     op.create_table(

@@ -88,7 +88,8 @@ def test_a_sample_has_exactly_the_tokens_asked_for(session: LlamaCppSession) -> 
     assert sample.prefill_ns is not None
     assert sample.ttft_ns is not None
     assert sample.ttft_ns >= sample.prefill_ns
-    assert sample.cpu_ns > 0
+    assert sample.prefill_cpu_ns
+    assert sample.decode_cpu_ns > 0
 
 
 def test_a_workload_without_a_prompt_has_no_prefill(session: LlamaCppSession) -> None:

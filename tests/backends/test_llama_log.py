@@ -29,6 +29,39 @@ llama_kv_cache:      CUDA0 KV buffer size =   512.00 MiB
 sched_reserve:      CUDA0 compute buffer size =   258.50 MiB
 sched_reserve:  CUDA_Host compute buffer size =    24.01 MiB
 """
+VULKAN = """\
+init:    Vulkan0 KV buffer size = 19200.00 MiB
+llama_context:    Vulkan0 compute buffer size =  1174.00 MiB
+llama_context: Vulkan_Host compute buffer size =    18.01 MiB
+"""
+"""From llama.cpp issue 12728 (2025-04)."""
+VULKAN_FULL = """\
+ggml_vulkan: Device memory allocation of size 2166360064 failed.
+ggml_vulkan: Requested buffer size exceeds device memory allocation limit: ErrorOutOfDeviceMemory
+ggml_gallocr_reserve_n: failed to allocate Vulkan0 buffer of size 2166360064
+"""
+CUDA_2024 = """\
+llm_load_tensors: offloaded 49/49 layers to GPU
+llm_load_tensors:        CPU buffer size =   315.30 MiB
+"""
+"""From a log of an RTX 3090 Ti in ik_llama.cpp pull request 370."""
+
+
+def test_a_vulkan_log_is_read_by_the_same_code() -> None:
+    """Its devices have other names, nothing else."""
+    report = read_report(VULKAN.splitlines(keepends=True))
+
+    assert report.total_bytes("kv") == 19200 * MIB
+    assert {b.device for b in report.buffers} == {"Vulkan0", "Vulkan_Host"}
+    assert read_reason(VULKAN_FULL.splitlines(), otherwise=Reason.CRASH) is Reason.OOM
+
+
+def test_older_builds_are_read_too() -> None:
+    """A buffer without a kind holds the model."""
+    report = read_report(CUDA_2024.splitlines(keepends=True))
+
+    assert report.total_bytes("model") == round(315.3 * MIB)
+    assert (report.layers_offloaded, report.layers_total) == (49, 49)
 
 
 def test_a_processor_log_names_buffers_by_kind() -> None:

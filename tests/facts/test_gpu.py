@@ -111,7 +111,7 @@ def test_a_gpu_without_memory_of_its_own_is_left_to_the_engine() -> None:
 
 def test_no_driver_and_no_library_mean_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Absence is an answer, not an error."""
-    monkeypatch.setattr("autotune.facts.gpu._load", lambda: None)
+    monkeypatch.setattr("autotune.facts.gpu.load_nvml", lambda: None)
     assert read_gpus() == ()
     assert read_gpus(FakeNVML(H100, starts=False)) == ()
     assert read_gpus(FakeNVML()) == ()

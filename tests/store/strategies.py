@@ -16,7 +16,7 @@ from autotune.domain.config import FLASH_ATTN, KV_BYTES_PER_ELEMENT, SPLIT_MODES
 from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts, TensorSum
 from autotune.domain.prediction import Interval, Prediction
-from autotune.domain.run import Generation, Run
+from autotune.domain.run import DevicePeak, Generation, Run
 from autotune.domain.workload import Workload
 
 _COUNTS = st.integers(0, 2**63 - 1)
@@ -109,7 +109,8 @@ def runs() -> st.SearchStrategy[Run]:
     generations = st.lists(
         generation, max_size=4, unique_by=lambda made: (made.workload, made.repetition)
     )
-    return any_value(Run, generations=generations.map(tuple))
+    peaks = st.lists(any_value(DevicePeak, n_bytes=st.integers(0, 2**50)), max_size=3)
+    return any_value(Run, generations=generations.map(tuple), peak_vram=peaks.map(tuple))
 
 
 def predictions() -> st.SearchStrategy[Prediction]:

@@ -25,9 +25,11 @@ from autotune.store.tables.facts import (
 )
 from autotune.store.tables.history import (
     SUCCESS,
+    DevicePeakRow,
     EngineBufferRow,
     GenerationRow,
     LoadRunRow,
+    Observed,
     PredictionRow,
     RecommendationRow,
     Recorded,
@@ -39,6 +41,7 @@ __all__ = [
     "Base",
     "BuildRow",
     "ConfigRow",
+    "DevicePeakRow",
     "EngineBufferRow",
     "GenerationRow",
     "LoadRunRow",
@@ -46,6 +49,7 @@ __all__ = [
     "ModelLocationRow",
     "ModelRow",
     "ModelTensorRow",
+    "Observed",
     "PredictionRow",
     "ProbePointRow",
     "ProbeRow",

@@ -32,6 +32,32 @@ class Recorded:
     recorder_birth: Mapped[str | None]
 
 
+class Observed:
+    """Under which conditions something was measured: see :class:`Conditions`."""
+
+    foreign_cpu_ratio: Mapped[float | None]
+    steal_ratio: Mapped[float | None]
+    cpu_pressure_ratio: Mapped[float | None]
+    io_pressure_ratio: Mapped[float | None]
+    memory_pressure_ratio: Mapped[float | None]
+    swapped_bytes: Mapped[int | None]
+    cpu_mhz: Mapped[float | None]
+    cpu_mhz_min: Mapped[float | None]
+    cpu_celsius_max: Mapped[float | None]
+    gpu_utilisation_ratio: Mapped[float | None]
+    gpu_power_w: Mapped[float | None]
+    gpu_energy_j: Mapped[float | None]
+    gpu_clock_mhz: Mapped[float | None]
+    gpu_clock_mhz_min: Mapped[float | None]
+    gpu_celsius_max: Mapped[float | None]
+    clock_ratio: Mapped[float | None]
+    throttle: Mapped[str | None]
+    load_1m: Mapped[float | None]
+    on_ac: Mapped[bool | None]
+    contamination: Mapped[str | None]
+    """Words of :class:`Contamination`; empty for what is clean, NULL for what is not known yet."""
+
+
 class StudyRow(Recorded, Base):
     """One tuning question."""
 
@@ -61,7 +87,7 @@ class StudyRow(Recorded, Base):
     default: Mapped[ConfigRow] = relationship()
 
 
-class LoadRunRow(Recorded, Base):
+class LoadRunRow(Recorded, Observed, Base):
     """One model load in a process of its own."""
 
     __tablename__ = "load_run"
@@ -89,8 +115,10 @@ class LoadRunRow(Recorded, Base):
             "peak_anon_bytes",
             "peak_file_bytes",
             "peak_rss_bytes",
+            "peak_pss_bytes",
             "peak_vram_bytes",
             "foreign_cpu_ratio",
+            "swapped_bytes",
             "layers_offloaded",
             "layers_total",
             "n_ctx_done",
@@ -129,18 +157,21 @@ class LoadRunRow(Recorded, Base):
     peak_anon_bytes: Mapped[int | None]
     peak_file_bytes: Mapped[int | None]
     peak_rss_bytes: Mapped[int | None]
+    peak_pss_bytes: Mapped[int | None]
     peak_vram_bytes: Mapped[int | None]
-    foreign_cpu_ratio: Mapped[float | None]
+    load_contamination: Mapped[str | None]
     layers_offloaded: Mapped[int | None]
     layers_total: Mapped[int | None]
     flash_attn_done: Mapped[bool | None]
     n_ctx_done: Mapped[int | None]
+    discarded_at: Mapped[datetime | None]
 
     model: Mapped[ModelRow] = relationship(foreign_keys=[model_id])
     build: Mapped[BuildRow | None] = relationship()
     config: Mapped[ConfigRow] = relationship()
     workload: Mapped[WorkloadRow] = relationship()
     buffers: Mapped[list[EngineBufferRow]] = relationship(order_by="EngineBufferRow.position")
+    peak_vram: Mapped[list[DevicePeakRow]] = relationship(order_by="DevicePeakRow.position")
     generations: Mapped[list[GenerationRow]] = relationship(order_by="GenerationRow.generation_id")
     predictions: Mapped[list[PredictionRow]] = relationship()
 
@@ -158,7 +189,19 @@ class EngineBufferRow(Base):
     n_bytes: Mapped[int]
 
 
-class GenerationRow(Base):
+class DevicePeakRow(Base):
+    """The most that a run held of one GPU's memory."""
+
+    __tablename__ = "device_peak"
+    __table_args__ = (not_negative("n_bytes"),)
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("load_run.run_id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    device: Mapped[str]
+    n_bytes: Mapped[int]
+
+
+class GenerationRow(Observed, Base):
     """One generate call: raw times, and the rates that follow from them."""
 
     __tablename__ = "generation_run"
@@ -171,8 +214,10 @@ class GenerationRow(Base):
             "prefill_ns",
             "ttft_ns",
             "decode_ns",
-            "cpu_ns",
+            "prefill_cpu_ns",
+            "decode_cpu_ns",
             "foreign_cpu_ratio",
+            "swapped_bytes",
         ),
     )
 
@@ -191,8 +236,8 @@ class GenerationRow(Base):
     ttft_ns: Mapped[int | None]
     token_ns: Mapped[str]
     decode_ns: Mapped[int | None]
-    cpu_ns: Mapped[int | None]
-    foreign_cpu_ratio: Mapped[float | None]
+    prefill_cpu_ns: Mapped[int | None]
+    decode_cpu_ns: Mapped[int | None]
     workload: Mapped[WorkloadRow] = relationship()
 
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from autotune.domain import stats
 from autotune.domain.prediction import TARGETS, Interval, Prediction
-from autotune.domain.run import Buffer, EngineReport, Generation, LoadTime, Run, Trial
+from autotune.domain.run import Buffer, DevicePeak, EngineReport, Generation, LoadTime, Run, Trial
 from autotune.domain.stored import RunState
 from autotune.domain.study import Study
 from autotune.store.codec import from_json, to_json
 from autotune.store.tables import (
     SUCCESS,
+    DevicePeakRow,
     EngineBufferRow,
     GenerationRow,
     LoadRunRow,
     PredictionRow,
     StudyRow,
+)
+from autotune.store.translate.conditions import (
+    condition_columns,
+    conditions_value,
+    contamination_text,
+    contamination_value,
 )
 from autotune.store.translate.facts import build_value, config_value, workload_value
 
@@ -66,8 +72,12 @@ def fill_outcome(row: LoadRunRow, run: Run) -> None:
     row.peak_anon_bytes = run.peak_anon_bytes
     row.peak_file_bytes = run.peak_file_bytes
     row.peak_rss_bytes = run.peak_rss_bytes
+    row.peak_pss_bytes = run.peak_pss_bytes
     row.peak_vram_bytes = run.peak_vram_bytes
-    row.foreign_cpu_ratio = run.foreign_cpu_ratio
+    row.load_contamination = contamination_text(run.load_contamination)
+    row.contamination = contamination_text(run.contamination)
+    for name, value in condition_columns(run.conditions).items():
+        setattr(row, name, value)
     row.layers_offloaded = run.report.layers_offloaded
     row.layers_total = run.report.layers_total
     row.flash_attn_done = run.report.flash_attn
@@ -75,6 +85,10 @@ def fill_outcome(row: LoadRunRow, run: Run) -> None:
     row.buffers = [
         EngineBufferRow(position=i, device=b.device, kind=b.kind, n_bytes=b.n_bytes)
         for i, b in enumerate(run.report.buffers)
+    ]
+    row.peak_vram = [
+        DevicePeakRow(position=i, device=peak.device, n_bytes=peak.n_bytes)
+        for i, peak in enumerate(run.peak_vram)
     ]
     row.generations = [generation_row(generation) for generation in run.generations]
 
@@ -97,8 +111,12 @@ def run_value(row: LoadRunRow) -> Run | None:
         peak_anon_bytes=row.peak_anon_bytes,
         peak_file_bytes=row.peak_file_bytes,
         peak_rss_bytes=row.peak_rss_bytes,
-        peak_vram_bytes=row.peak_vram_bytes,
-        foreign_cpu_ratio=row.foreign_cpu_ratio,
+        peak_pss_bytes=row.peak_pss_bytes,
+        peak_vram=tuple(
+            DevicePeak(device=peak.device, n_bytes=peak.n_bytes) for peak in row.peak_vram
+        ),
+        conditions=conditions_value(row),
+        load_contamination=contamination_value(row.load_contamination),
         report=EngineReport(
             buffers=tuple(
                 Buffer(device=b.device, kind=b.kind, n_bytes=b.n_bytes) for b in row.buffers
@@ -123,7 +141,6 @@ def load_time(
 
 def generation_row(generation: Generation) -> GenerationRow:
     """Raw times and what follows from them; :func:`generation_value` reads it."""
-    gaps_s = [ns / 1e9 for ns in generation.token_ns[1:]]
     return GenerationRow(
         workload_id=generation.workload.label,
         repetition=generation.repetition,
@@ -132,14 +149,16 @@ def generation_row(generation: Generation) -> GenerationRow:
         prefill_tps=generation.prefill_tps,
         decode_tps=generation.decode_tps,
         ttft_s=generation.ttft_s,
-        itl_p50_s=stats.quantile(gaps_s, 0.5) if gaps_s else None,
-        itl_p95_s=stats.quantile(gaps_s, 0.95) if gaps_s else None,
+        itl_p50_s=generation.itl_p50_s,
+        itl_p95_s=generation.itl_p95_s,
         prefill_ns=generation.prefill_ns,
         ttft_ns=generation.ttft_ns,
         token_ns=to_json(generation.token_ns),
         decode_ns=generation.decode_ns,
-        cpu_ns=generation.cpu_ns,
-        foreign_cpu_ratio=generation.foreign_cpu_ratio,
+        prefill_cpu_ns=generation.prefill_cpu_ns,
+        decode_cpu_ns=generation.decode_cpu_ns,
+        contamination=contamination_text(generation.contamination),
+        **condition_columns(generation.conditions),
     )
 
 
@@ -152,8 +171,9 @@ def generation_value(row: GenerationRow) -> Generation:
         ttft_ns=row.ttft_ns,
         token_ns=from_json(tuple[int, ...], row.token_ns),
         decode_ns=row.decode_ns,
-        cpu_ns=row.cpu_ns,
-        foreign_cpu_ratio=row.foreign_cpu_ratio,
+        prefill_cpu_ns=row.prefill_cpu_ns,
+        decode_cpu_ns=row.decode_cpu_ns,
+        conditions=conditions_value(row),
     )
 
 

@@ -39,6 +39,15 @@ CREATE TABLE config (
 	CONSTRAINT pk_config PRIMARY KEY (config_id)
 );
 INSERT INTO "config" VALUES('4e889df1026d5397',4096,512,512,2,2,'off','f16','f16',1,0,0,1,1,'layer',0,NULL,1,1,'{"flash_attn":"off","main_gpu":0,"n_batch":512,"n_ctx":4096,"n_gpu_layers":0,"n_parallel":1,"n_threads":2,"n_threads_batch":2,"n_ubatch":512,"offload_kqv":true,"op_offload":true,"split_mode":"layer","swa_full":true,"tensor_split":null,"type_k":"f16","type_v":"f16","use_mlock":false,"use_mmap":true}');
+CREATE TABLE device_peak (
+	run_id INTEGER NOT NULL, 
+	position BIGINT NOT NULL, 
+	device TEXT NOT NULL, 
+	n_bytes BIGINT NOT NULL, 
+	CONSTRAINT pk_device_peak PRIMARY KEY (run_id, position), 
+	CONSTRAINT ck_device_peak_not_negative CHECK (n_bytes >= 0), 
+	CONSTRAINT fk_device_peak_run_id_load_run FOREIGN KEY(run_id) REFERENCES load_run (run_id)
+);
 CREATE TABLE engine_buffer (
 	run_id INTEGER NOT NULL, 
 	position BIGINT NOT NULL, 
@@ -65,17 +74,37 @@ CREATE TABLE generation_run (
 	ttft_ns BIGINT, 
 	token_ns TEXT NOT NULL, 
 	decode_ns BIGINT, 
-	cpu_ns BIGINT, 
+	prefill_cpu_ns BIGINT, 
+	decode_cpu_ns BIGINT, 
 	foreign_cpu_ratio DOUBLE, 
+	steal_ratio DOUBLE, 
+	cpu_pressure_ratio DOUBLE, 
+	io_pressure_ratio DOUBLE, 
+	memory_pressure_ratio DOUBLE, 
+	swapped_bytes BIGINT, 
+	cpu_mhz DOUBLE, 
+	cpu_mhz_min DOUBLE, 
+	cpu_celsius_max DOUBLE, 
+	gpu_utilisation_ratio DOUBLE, 
+	gpu_power_w DOUBLE, 
+	gpu_energy_j DOUBLE, 
+	gpu_clock_mhz DOUBLE, 
+	gpu_clock_mhz_min DOUBLE, 
+	gpu_celsius_max DOUBLE, 
+	clock_ratio DOUBLE, 
+	throttle TEXT, 
+	load_1m DOUBLE, 
+	on_ac BOOLEAN, 
+	contamination TEXT, 
 	CONSTRAINT pk_generation_run PRIMARY KEY (generation_id), 
 	CONSTRAINT uq_generation_run_run_id_workload_id_repetition UNIQUE (run_id, workload_id, repetition), 
-	CONSTRAINT ck_generation_run_not_negative CHECK (repetition >= 0 AND n_prompt >= 0 AND n_gen >= 0 AND prefill_ns >= 0 AND ttft_ns >= 0 AND decode_ns >= 0 AND cpu_ns >= 0 AND foreign_cpu_ratio >= 0), 
+	CONSTRAINT ck_generation_run_not_negative CHECK (repetition >= 0 AND n_prompt >= 0 AND n_gen >= 0 AND prefill_ns >= 0 AND ttft_ns >= 0 AND decode_ns >= 0 AND prefill_cpu_ns >= 0 AND decode_cpu_ns >= 0 AND foreign_cpu_ratio >= 0 AND swapped_bytes >= 0), 
 	CONSTRAINT fk_generation_run_run_id_load_run FOREIGN KEY(run_id) REFERENCES load_run (run_id), 
 	CONSTRAINT fk_generation_run_workload_id_workload FOREIGN KEY(workload_id) REFERENCES workload (workload_id)
 );
-INSERT INTO "generation_run" VALUES(1,1,'pp64+tg4@d0',0,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,280000000,0.01);
-INSERT INTO "generation_run" VALUES(2,1,'pp64+tg4@d0',1,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,280000000,0.01);
-INSERT INTO "generation_run" VALUES(3,1,'pp64+tg4@d0',2,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,280000000,0.01);
+INSERT INTO "generation_run" VALUES(1,1,'pp64+tg4@d0',0,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,200000000,80000000,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'');
+INSERT INTO "generation_run" VALUES(2,1,'pp64+tg4@d0',1,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,200000000,80000000,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'');
+INSERT INTO "generation_run" VALUES(3,1,'pp64+tg4@d0',2,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,200000000,80000000,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'');
 CREATE TABLE load_run (
 	run_id INTEGER NOT NULL, 
 	study_id INTEGER, 
@@ -108,18 +137,40 @@ CREATE TABLE load_run (
 	peak_anon_bytes BIGINT, 
 	peak_file_bytes BIGINT, 
 	peak_rss_bytes BIGINT, 
+	peak_pss_bytes BIGINT, 
 	peak_vram_bytes BIGINT, 
 	foreign_cpu_ratio DOUBLE, 
+	steal_ratio DOUBLE, 
+	cpu_pressure_ratio DOUBLE, 
+	io_pressure_ratio DOUBLE, 
+	memory_pressure_ratio DOUBLE, 
+	swapped_bytes BIGINT, 
+	cpu_mhz DOUBLE, 
+	cpu_mhz_min DOUBLE, 
+	cpu_celsius_max DOUBLE, 
+	gpu_utilisation_ratio DOUBLE, 
+	gpu_power_w DOUBLE, 
+	gpu_energy_j DOUBLE, 
+	gpu_clock_mhz DOUBLE, 
+	gpu_clock_mhz_min DOUBLE, 
+	gpu_celsius_max DOUBLE, 
+	clock_ratio DOUBLE, 
+	throttle TEXT, 
+	load_1m DOUBLE, 
+	on_ac BOOLEAN, 
+	contamination TEXT, 
+	load_contamination TEXT, 
 	layers_offloaded BIGINT, 
 	layers_total BIGINT, 
 	flash_attn_done BOOLEAN, 
 	n_ctx_done BIGINT, 
+	discarded_at DATETIME, 
 	recorder_pid BIGINT NOT NULL, 
 	recorder_birth TEXT, 
 	CONSTRAINT pk_load_run PRIMARY KEY (run_id), 
 	CONSTRAINT fk_load_run_model_id_model_path_model_location FOREIGN KEY(model_id, model_path) REFERENCES model_location (model_id, path), 
 	CONSTRAINT ck_load_run_failed_for_a_reason CHECK ((state = 'failed') = (reason IS NOT NULL)), 
-	CONSTRAINT ck_load_run_not_negative CHECK (n_reps >= 0 AND max_reps >= 0 AND sampling_s >= 0 AND timeout_s >= 0 AND memory_limit_bytes >= 0 AND planned_bytes >= 0 AND elapsed_s >= 0 AND model_s >= 0 AND context_s >= 0 AND first_eval_s >= 0 AND cached_ratio >= 0 AND peak_anon_bytes >= 0 AND peak_file_bytes >= 0 AND peak_rss_bytes >= 0 AND peak_vram_bytes >= 0 AND foreign_cpu_ratio >= 0 AND layers_offloaded >= 0 AND layers_total >= 0 AND n_ctx_done >= 0), 
+	CONSTRAINT ck_load_run_not_negative CHECK (n_reps >= 0 AND max_reps >= 0 AND sampling_s >= 0 AND timeout_s >= 0 AND memory_limit_bytes >= 0 AND planned_bytes >= 0 AND elapsed_s >= 0 AND model_s >= 0 AND context_s >= 0 AND first_eval_s >= 0 AND cached_ratio >= 0 AND peak_anon_bytes >= 0 AND peak_file_bytes >= 0 AND peak_rss_bytes >= 0 AND peak_pss_bytes >= 0 AND peak_vram_bytes >= 0 AND foreign_cpu_ratio >= 0 AND swapped_bytes >= 0 AND layers_offloaded >= 0 AND layers_total >= 0 AND n_ctx_done >= 0), 
 	CONSTRAINT fk_load_run_study_id_study FOREIGN KEY(study_id) REFERENCES study (study_id), 
 	CONSTRAINT fk_load_run_machine_id_machine FOREIGN KEY(machine_id) REFERENCES machine (machine_id), 
 	CONSTRAINT fk_load_run_model_id_model FOREIGN KEY(model_id) REFERENCES model (model_id), 
@@ -130,8 +181,8 @@ CREATE TABLE load_run (
 	CONSTRAINT ck_load_run_state CHECK (state IN ('running', 'complete', 'failed')), 
 	CONSTRAINT ck_load_run_reason CHECK (reason IN ('timeout', 'oom', 'load_error', 'unsupported', 'crash', 'constraint', 'incorrect', 'interrupted', 'cancelled'))
 );
-INSERT INTO "load_run" VALUES(1,1,'feedfacefeedface','0123456789abcdef','tiny.gguf','llama-cpp-python','3e3611b99734144d','4e889df1026d5397','pp64+tg4@d0','bench',3,8,60.0,600.0,NULL,100000000,'local',1,'2026-11-01 12:00:00.000000','complete',NULL,'','',1.5,0.2,0.02,0.03,1.0,60000000,40000000,99000000,NULL,0.01,NULL,NULL,NULL,NULL,1,NULL);
-INSERT INTO "load_run" VALUES(2,1,'feedfacefeedface','0123456789abcdef','tiny.gguf','llama-cpp-python','3e3611b99734144d','4e889df1026d5397','pp64+tg4@d0','bench',3,8,60.0,600.0,NULL,NULL,'local',1,'2026-11-01 12:00:00.000000','failed','oom','out of memory','',1.5,NULL,NULL,NULL,1.0,60000000,40000000,99000000,NULL,0.01,NULL,NULL,NULL,NULL,1,NULL);
+INSERT INTO "load_run" VALUES(1,1,'feedfacefeedface','0123456789abcdef','tiny.gguf','llama-cpp-python','3e3611b99734144d','4e889df1026d5397','pp64+tg4@d0','bench',3,8,60.0,600.0,NULL,100000000,'local',1,'2026-11-01 12:00:00.000000','complete',NULL,'','',1.5,0.2,0.02,0.03,1.0,60000000,40000000,99000000,NULL,NULL,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'','',NULL,NULL,NULL,NULL,NULL,1,NULL);
+INSERT INTO "load_run" VALUES(2,1,'feedfacefeedface','0123456789abcdef','tiny.gguf','llama-cpp-python','3e3611b99734144d','4e889df1026d5397','pp64+tg4@d0','bench',3,8,60.0,600.0,NULL,NULL,'local',1,'2026-11-01 12:00:00.000000','failed','oom','out of memory','',1.5,NULL,NULL,NULL,1.0,60000000,40000000,99000000,NULL,NULL,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'','',NULL,NULL,NULL,NULL,NULL,1,NULL);
 CREATE TABLE machine (
 	machine_id TEXT NOT NULL, 
 	cpu TEXT NOT NULL, 

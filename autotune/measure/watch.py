@@ -1,0 +1,166 @@
+"""A watch over a run: what is observed of a process, and of the machine around it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Self
+
+from autotune.domain import stats
+from autotune.domain.conditions import Conditions
+from autotune.domain.run import DevicePeak
+from autotune.facts.activity import (
+    ProcessorTime,
+    read_clock_mhz,
+    read_cpu_celsius,
+    read_pressure,
+    read_process_s,
+    read_processor_time,
+    read_swapped_bytes,
+    read_throttle_count,
+)
+from autotune.facts.gpu_state import GPUSensors
+from autotune.facts.machine import read_state
+from autotune.measure.observe import Gauge, Span, Value, read_pss_bytes
+from autotune.measure.watch_gpu import add_gpus, peak_vram
+
+_WINDOW_S = 1.0
+"""Processor seconds over which foreign time is judged. Idle time is told in steps of 10 ms: 1 %."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CPULook:
+    """What the processors had done until a moment."""
+
+    machine: ProcessorTime
+    own_s: float
+    """Processor time of the observed process and of the one that observes."""
+
+
+class Watch:
+    """Observes a process and its machine; tells the conditions of any interval until now.
+
+    Poll it while you wait. It never raises: what the system does not tell, and a process that is
+    gone, leave nothing behind. Use it as a context manager.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        root: Path = Path("/"),
+        open_gpus: Callable[[], GPUSensors | None] = GPUSensors.open,
+    ) -> None:
+        def gauge(read: Callable[[], Value | None], interval_s: float) -> Gauge[Value]:
+            return Gauge(read, interval_s=interval_s, clock=clock)
+
+        self._clock = clock
+        self._sensors = sensors = open_gpus()
+        self._cpu = gauge(lambda: look_at_cpu(pid), 0.2)
+        self._pressure = gauge(lambda: read_pressure(root), 0.5)
+        self._swapped = gauge(lambda: read_swapped_bytes(root), 0.5)
+        self._throttled = gauge(lambda: read_throttle_count(root), 0.5)
+        self._gpus = gauge(lambda: sensors.read(pid) if sensors else None, 0.05)
+        self._clocks = gauge(lambda: read_clock_mhz(root), 0.05)
+        self._celsius = gauge(read_cpu_celsius, 1.0)
+        self._state = gauge(lambda: read_state(root), 10.0)
+        self._pss = gauge(lambda: read_pss_bytes(pid, root), 1.0)
+        # Counters are read at both ends of an interval: they differ by what happened in it.
+        self._counters = (self._cpu, self._pressure, self._swapped, self._throttled, self._gpus)
+        self._gauges = (*self._counters, self._clocks, self._celsius, self._state, self._pss)
+        self.poll()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._sensors is not None:
+            self._sensors.close()
+
+    def poll(self) -> None:
+        """Look at whatever is due."""
+        for gauge in self._gauges:
+            gauge.poll()
+
+    def start(self) -> float:
+        """Begin an interval: its moment, by the watch's clock."""
+        for counter in self._counters:
+            counter.look()
+        return self._clock()
+
+    def conditions(self, since: float) -> Conditions:
+        """What was seen from a moment that :meth:`start` returned until now."""
+        now = self.start()
+        cpu = self._cpu_span(since, now)
+        pressure = self._pressure.series.span(since)
+        clocks = self._clocks.series.since(since)
+        state = self._state.series.latest
+        seen = Conditions(
+            foreign_cpu_ratio=foreign_cpu_ratio(cpu) if cpu else None,
+            steal_ratio=steal_ratio(cpu) if cpu else None,
+            cpu_pressure_ratio=pressure.rate(attrgetter("cpu_s")) if pressure else None,
+            io_pressure_ratio=pressure.rate(attrgetter("io_s")) if pressure else None,
+            memory_pressure_ratio=pressure.rate(attrgetter("memory_s")) if pressure else None,
+            swapped_bytes=_growth(self._swapped.series.span(since)),
+            cpu_mhz=stats.median(clocks) if clocks else None,
+            cpu_mhz_min=min(clocks, default=None),
+            cpu_celsius_max=max(self._celsius.series.since(since), default=None),
+            throttle=_throttle(_growth(self._throttled.series.span(since))),
+            load_1m=state.load_1m if state else None,
+            on_ac=state.on_ac if state else None,
+        )
+        return add_gpus(seen, self._gpus.series, since)
+
+    def _cpu_span(self, since: float, now: float) -> Span[CPULook] | None:
+        """A short interval is judged together with the time before it."""
+        latest = self._cpu.series.latest
+        window_s = _WINDOW_S / latest.machine.n_processors if latest else 0.0
+        return self._cpu.series.span(min(since, now - window_s))
+
+    @property
+    def peak_pss_bytes(self) -> int | None:
+        """Highest proportional memory that a look found."""
+        return max(self._pss.series.values, default=None)
+
+    @property
+    def peak_vram(self) -> tuple[DevicePeak, ...]:
+        """The most that was held of each GPU that the process uses."""
+        return peak_vram(self._gpus.series.values)
+
+
+def look_at_cpu(pid: int) -> CPULook | None:
+    """Counters of a process and of the machine; None when the process is gone."""
+    observed, observer = read_process_s(pid), read_process_s(os.getpid())
+    machine = read_processor_time()  # last: nearest to the moment that is noted
+    if observed is None or observer is None or machine is None:
+        return None
+    return CPULook(machine=machine, own_s=observed + observer)
+
+
+def foreign_cpu_ratio(span: Span[CPULook]) -> float:
+    """Processor time that was neither idle nor our own, as a share of the machine, 0 to 1."""
+    available_s = span.elapsed_s * span.last.machine.n_processors
+    idle_s = span.last.machine.idle_s - span.first.machine.idle_s
+    own_s = span.last.own_s - span.first.own_s
+    return min(max((available_s - idle_s - own_s) / available_s, 0.0), 1.0)
+
+
+def steal_ratio(span: Span[CPULook]) -> float | None:
+    """Processor time that a hypervisor took, as a share of the machine."""
+    stolen = span.rate(lambda look: look.machine.steal_s)
+    return None if stolen is None else stolen / span.last.machine.n_processors
+
+
+def _growth(span: Span[int] | None) -> int | None:
+    return None if span is None else span.last - span.first
+
+
+def _throttle(n_slowdowns: int | None) -> tuple[str, ...] | None:
+    if n_slowdowns is None:
+        return None
+    return ("cpu_thermal",) if n_slowdowns else ()

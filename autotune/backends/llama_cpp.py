@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.backends.engine_log import EngineLog
+from autotune.backends.ggml_devices import GGMLDevices
 from autotune.backends.llama_dry_run import DryRun
 from autotune.backends.llama_log import read_report
 from autotune.backends.llama_params import context_params, model_params
@@ -24,6 +25,7 @@ from autotune.domain.machine import Build
 from autotune.domain.plan import MemoryPlan
 from autotune.domain.run import EngineReport, LoadTime, Reason
 from autotune.domain.workload import Workload
+from autotune.facts.gpu import EngineDevice
 
 _EXCERPT_LINES = 20
 
@@ -51,13 +53,18 @@ class LlamaCppBackend:
     def build(self) -> Build:
         """Version, ggml revision, devices and compiled-in features."""
         llama, _ = self._library()
+        ggml = GGMLDevices(llama)
         return Build(
             backend=self.name,
             version=llama.__version__,
-            commit=_ggml_commit(llama),
-            devices=tuple(device_names(llama)),
+            commit=ggml.commit(),
+            devices=ggml.names(),
             system_info=llama.llama_print_system_info().decode(),
         )
+
+    def gpus(self) -> tuple[EngineDevice, ...]:
+        """The GPUs that this build of llama.cpp can use."""
+        return GGMLDevices(self._library()[0]).gpus()
 
     def default_config(self, *, n_ctx: int, n_logical: int) -> Config:
         """``llama_cpp.Llama(model_path, n_ctx=…)`` with nothing else set.
@@ -253,31 +260,3 @@ def greedy_sampler(llama: Any, vocab: Any) -> Any:
     llama.llama_sampler_chain_add(chain, ban)
     llama.llama_sampler_chain_add(chain, llama.llama_sampler_init_greedy())
     return chain
-
-
-def device_names(llama: Any) -> list[str]:
-    """Names of the devices that ggml can compute on, such as ``CPU`` and ``CUDA0``."""
-    ggml = _ggml(llama, "ggml")
-    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
-    ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
-    ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    base = _ggml(llama, "ggml-base")
-    base.ggml_backend_dev_name.restype = ctypes.c_char_p
-    base.ggml_backend_dev_name.argtypes = [ctypes.c_void_p]
-    count = ggml.ggml_backend_dev_count()
-    return [base.ggml_backend_dev_name(ggml.ggml_backend_dev_get(i)).decode() for i in range(count)]
-
-
-def _ggml_commit(llama: Any) -> str | None:
-    base = _ggml(llama, "ggml-base")
-    base.ggml_commit.restype = ctypes.c_char_p
-    commit = base.ggml_commit()
-    return commit.decode() if commit else None
-
-
-def _ggml(llama: Any, name: str) -> ctypes.CDLL:
-    """The ggml library that llama-cpp-python has already loaded."""
-    from llama_cpp._ctypes_extensions import load_shared_library
-
-    library: ctypes.CDLL = load_shared_library(name, Path(llama.__file__).parent / "lib")
-    return library

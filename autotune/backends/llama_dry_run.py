@@ -153,9 +153,7 @@ def _read_caches(lines: Iterable[str]) -> Iterator[_Cache]:
             homes.clear()
 
 
-def _cache_entries(
-    lines: Iterable[str], model: ModelFacts, config: Config
-) -> Iterator[PlanEntry]:
+def _cache_entries(lines: Iterable[str], model: ModelFacts, config: Config) -> Iterator[PlanEntry]:
     sizes: dict[tuple[str, str], int] = {}
     for cache in _read_caches(lines):
         cell_bytes = {
@@ -173,7 +171,9 @@ def _cell_bytes(model: ModelFacts, config: Config, layer: int, component: str) -
     if component == "recurrent":
         return max(model.state_elements * _F32_BYTES, 1)
     key, value = model.cached_elements(layer)
-    n_bytes = key * KV_BYTES_PER_ELEMENT[config.type_k] + value * KV_BYTES_PER_ELEMENT[config.type_v]
+    n_bytes = (
+        key * KV_BYTES_PER_ELEMENT[config.type_k] + value * KV_BYTES_PER_ELEMENT[config.type_v]
+    )
     return max(n_bytes, 1.0)
 
 

@@ -27,7 +27,13 @@ _REASONS = (
     ),
     (
         Reason.OOM,
-        ("failed to allocate", "unable to allocate", "out of memory", "insufficient memory", "bad_alloc"),
+        (
+            "failed to allocate",
+            "unable to allocate",
+            "out of memory",
+            "insufficient memory",
+            "bad_alloc",
+        ),
     ),
     (
         Reason.CONSTRAINT,

@@ -16,6 +16,7 @@ from autotune.domain.machine import Build
 from autotune.domain.plan import MemoryPlan
 from autotune.domain.run import EngineReport, LoadTime, Reason
 from autotune.domain.workload import Workload
+from autotune.facts.gpu import EngineDevice
 
 
 class EngineError(MeasurementError):
@@ -71,6 +72,9 @@ class Backend(Protocol):
 
     def build(self) -> Build:
         """Which build is installed. Raises ImportError where the library is missing."""
+
+    def gpus(self) -> tuple[EngineDevice, ...]:
+        """The GPUs that the installed build can use."""
 
     def default_config(self, *, n_ctx: int, n_logical: int) -> Config:
         """What a newcomer gets who sets nothing but the context, on so many logical processors."""

@@ -49,6 +49,7 @@ from autotune.facts.gguf import read_model
 from autotune.facts.machine import read_machine, read_state
 from autotune.facts.pagecache import evict, residency
 from autotune.features.case import Case
+from autotune.measure.engine import ask_engine
 from autotune.measure.runner import LocalRunner
 from autotune.predict.predictor import Predictor
 from autotune.recommend.candidates import choose_n_ctx
@@ -86,7 +87,8 @@ def bench(
     config = parse_config(changes, default)
     work.require_context(config.n_ctx)
     with open_store(db) as store:
-        subject = register_subject(model, facts, machine, store)
+        gpus = ask_engine(DEFAULT_BACKEND).gpus
+        subject = register_subject(model, facts, machine, store, engine_gpus=gpus)
         bench = _Bench(subject, store, reps)
         if program:
             bench.compare(comparable(config, slides=facts.slides), work, program, as_json=as_json)

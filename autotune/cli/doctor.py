@@ -13,13 +13,12 @@ from autotune.cli.demo import demo_model
 from autotune.cli.options import DbOption, JsonOption, open_store
 from autotune.cli.output import console, print_json
 from autotune.domain.errors import AutotuneError, UserError
-from autotune.domain.machine import Build, MachineFacts, Probe
+from autotune.domain.machine import Build, GPUFacts, MachineFacts, Probe
 from autotune.domain.units import human_bytes
+from autotune.facts.gpu import merge_devices
 from autotune.facts.machine import machine_id, read_machine, read_state
-from autotune.measure.messages import unpack_build
-from autotune.measure.process import WorkerProcess
+from autotune.measure.engine import Engine, ask_engine
 
-_BACKEND_TIMEOUT_S = 60.0
 _INSTALL = {"llama-cpp-python": "pip install llama-cpp-python"}
 
 
@@ -31,13 +30,15 @@ def register(app: typer.Typer) -> None:
 def doctor(db: DbOption = None, as_json: JsonOption = False) -> None:
     """Look at everything that a measurement needs. Changes nothing but the store's schema."""
     machine = read_machine()
-    builds = {name: describe_backend(name) for name in BACKEND_NAMES}
+    engines = {name: describe_backend(name) for name in BACKEND_NAMES}
     store = _look_at_store(db, machine_id(machine))
-    missing = list(_missing(builds, store))
+    missing = list(_missing(engines, store))
+    seen = [gpu for engine in engines.values() if isinstance(engine, Engine) for gpu in engine.gpus]
+    machine = dataclasses.replace(machine, gpus=merge_devices(machine.gpus, seen))
     if as_json:
-        print_json(_document(machine, builds, store, missing))
+        print_json(_document(machine, engines, store, missing))
         return
-    for name, text in _lines(machine, builds, store):
+    for name, text in _lines(machine, engines, store):
         console.print(f"[bold]{name:<17}[/] {text}", soft_wrap=True)
     for line in missing:
         console.print(f"missing: {line}", style="yellow")
@@ -45,11 +46,10 @@ def doctor(db: DbOption = None, as_json: JsonOption = False) -> None:
         console.print("nothing is missing", style="green")
 
 
-def describe_backend(name: str) -> Build | str:
-    """The installed build of a backend, asked in a process of its own; else why there is none."""
+def describe_backend(name: str) -> Engine | str:
+    """The installed engine of a backend, asked in a process of its own; else why there is none."""
     try:
-        with WorkerProcess(name, deadline_s=_BACKEND_TIMEOUT_S) as worker:
-            return unpack_build(worker.ask("build")["build"])
+        return ask_engine(name)
     except EngineError as error:
         return str(error)
 
@@ -74,10 +74,10 @@ def _look_at_store(db: str | None, identity: str) -> StoreLook:
         return StoreLook(str(db), None, None, str(error))
 
 
-def _missing(builds: dict[str, Build | str], store: StoreLook) -> Any:
-    for name, build in builds.items():
-        if isinstance(build, str):
-            yield f"{name} ({build}); get it with: {_INSTALL[name]}"
+def _missing(engines: dict[str, Engine | str], store: StoreLook) -> Any:
+    for name, engine in engines.items():
+        if isinstance(engine, str):
+            yield f"{name} ({engine}); get it with: {_INSTALL[name]}"
     if store.problem:
         yield f"a usable store: {store.problem}"
     try:
@@ -86,7 +86,7 @@ def _missing(builds: dict[str, Build | str], store: StoreLook) -> Any:
         yield str(error)
 
 
-def _lines(machine: MachineFacts, builds: dict[str, Build | str], store: StoreLook) -> Any:
+def _lines(machine: MachineFacts, engines: dict[str, Engine | str], store: StoreLook) -> Any:
     yield "cpu", f"{machine.cpu}, {machine.n_physical or '?'} cores, {machine.n_logical} threads"
     quota = f", quota {machine.cpu_quota:g}" if machine.cpu_quota else ""
     yield "usable", f"{machine.n_usable} processors{quota}"
@@ -95,14 +95,19 @@ def _lines(machine: MachineFacts, builds: dict[str, Build | str], store: StoreLo
     yield "memory", f"{human_bytes(machine.ram_bytes)}, {human_bytes(available)} available"
     yield "system", f"{machine.os_version}, {machine.system} {machine.kernel}"
     for gpu in machine.gpus:
-        yield "gpu", f"{gpu.name}, {human_bytes(gpu.total_bytes)}, driver {gpu.driver or '?'}"
+        yield "gpu", _gpu_line(gpu)
     if not machine.gpus:
         yield "gpu", "none"
-    for name, build in builds.items():
-        yield name, build if isinstance(build, str) else _build_line(build)
+    for name, engine in engines.items():
+        yield name, engine if isinstance(engine, str) else _build_line(engine.build)
     runs = "" if store.n_runs is None else f", {store.n_runs} runs"
     yield "store", store.problem or f"{store.label}{runs}"
     yield "probe", _probe_line(store.probe)
+
+
+def _gpu_line(gpu: GPUFacts) -> str:
+    use = f"used as {gpu.device}" if gpu.device else "no installed engine can use it"
+    return f"{gpu.name}, {human_bytes(gpu.total_bytes)}, driver {gpu.driver or '?'}, {use}"
 
 
 def _build_line(build: Build) -> str:
@@ -119,13 +124,15 @@ def _probe_line(probe: Probe | None) -> str:
 
 
 def _document(
-    machine: MachineFacts, builds: dict[str, Build | str], store: StoreLook, missing: list[str]
+    machine: MachineFacts, engines: dict[str, Engine | str], store: StoreLook, missing: list[str]
 ) -> dict[str, Any]:
     return {
         "machine": dataclasses.asdict(machine),
         "backends": {
-            name: {"problem": build} if isinstance(build, str) else dataclasses.asdict(build)
-            for name, build in builds.items()
+            name: {"problem": engine}
+            if isinstance(engine, str)
+            else dataclasses.asdict(engine.build)
+            for name, engine in engines.items()
         },
         "store": {"db": store.label, "runs": store.n_runs, "problem": store.problem or None},
         "probe": dataclasses.asdict(store.probe) if store.probe else None,

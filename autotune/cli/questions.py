@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from autotune.backends.registry import get_backend
@@ -10,6 +11,7 @@ from autotune.domain.prediction import Hardware, Target
 from autotune.domain.study import Study
 from autotune.domain.workload import Workload
 from autotune.facts.gguf import read_model
+from autotune.facts.gpu import EngineDevice
 from autotune.facts.machine import read_machine, read_state
 from autotune.recommend.candidates import choose_n_ctx, search_space
 from autotune.recommend.subject import register_subject
@@ -28,6 +30,7 @@ def frame_question(
     max_trials: int = 0,
     time_limit_s: float = 0.0,
     runner: str = DEFAULT_BACKEND,
+    engine_gpus: Sequence[EngineDevice] | None = None,
 ) -> Question:
     """A study of this model on this machine, with its candidates. Raises UserError.
 
@@ -40,7 +43,7 @@ def frame_question(
     backend = get_backend(DEFAULT_BACKEND)
     default = backend.default_config(n_ctx=n_ctx, n_logical=machine.n_logical)
     space = search_space(model, machine, default=default, workload=workload, hardware=hardware)
-    subject = register_subject(model_path, model, machine, store)
+    subject = register_subject(model_path, model, machine, store, engine_gpus=engine_gpus)
     return Question(
         study=Study(
             backend=runner,

@@ -41,6 +41,7 @@ from autotune.domain.prediction import Hardware, Target
 from autotune.domain.run import Measurement, Run, Spread
 from autotune.domain.units import human_bytes, human_rate, human_seconds, parse_seconds
 from autotune.facts.pagecache import residency
+from autotune.measure.engine import ask_engine
 from autotune.measure.llama_bench import NAME as LLAMA_BENCH
 from autotune.measure.llama_bench import LlamaBenchRunner, find_llama_bench
 from autotune.measure.runner import LocalRunner, Runner
@@ -91,6 +92,7 @@ def tune(
             max_trials=trials,
             time_limit_s=parse_seconds(time_limit),
             runner=engine.backend,
+            engine_gpus=ask_engine(DEFAULT_BACKEND).gpus,
         )
         with messages.status("starting") as status:
             display = _Display(status, question.study.default)

@@ -69,6 +69,11 @@ class Attention(NamedTuple):
             value_rotation=min(_ROTATION_UNIT, _rotation(config.type_v, model.value_length)),
         )
 
+    @property
+    def is_constant_free(self) -> bool:
+        """Whether every tensor grows with the tokens of a batch: no matrix turns the cache."""
+        return not (self.key_rotation or self.value_rotation)
+
     def over(self, n_cached: int) -> Attention:
         """The same attention over the first ``n_cached`` tokens only."""
         used = _padded(n_cached)
@@ -90,9 +95,9 @@ class ComputeBuffer:
 
         ``with_logits=False`` is a device that holds layers, but not the output layer.
         """
-        if attention.key_rotation or attention.value_rotation:
-            return self._peak(attention, n_tokens, with_logits=with_logits)
-        return n_tokens * self._peak(attention, 1, with_logits=with_logits)
+        if attention.is_constant_free:
+            return n_tokens * self._peak(attention, 1, with_logits=with_logits)
+        return self._peak(attention, n_tokens, with_logits=with_logits)
 
     def input_bytes(self, attention: Attention, n_tokens: int) -> int:
         """Bytes of the host's own buffer when every layer is elsewhere: embeddings and mask."""

@@ -9,7 +9,7 @@ Revision 0c1e57098; with it 110 measured peaks agree to 0.3 %, see ``tests/bench
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -48,36 +48,38 @@ class TouchedMemory:
         self._model = model
         self._layers = telling_layers(model)
         self._widest = max(model.n_ff, model.n_experts_used * model.n_ff_expert)
+        self._request = lru_cache(maxsize=4096)(self._new_request)
         self._places = lru_cache(maxsize=1024)(self._new_places)
         self._sizes = lru_cache(maxsize=1024)(self._new_sizes)
 
     def n_bytes(self, config: Config, workload: Workload) -> int:
         """Bytes of compute and work buffer that become resident when ``workload`` is served."""
-        attention = Attention.of(self._model, config)
-        batches = [*largest_batches(workload, config.n_ubatch)]
-        places = self._places(attention, config.n_ubatch)
-        spans = (
-            (place, place + size)
-            for batch in batches
-            for place, size in zip(
-                places, self._sizes(attention.over(batch.n_cached), batch.n_tokens), strict=True
-            )
-        )
+        return self._request(Attention.of(self._model, config), config.n_ubatch, workload)
+
+    def _new_request(self, attention: Attention, n_ubatch: int, workload: Workload) -> int:
+        batches = [*largest_batches(workload, n_ubatch)]
+        places = self._places(attention, n_ubatch)
+        sizes = [self._sizes(attention.over(batch.n_cached), batch.n_tokens) for batch in batches]
+        written = [*map(max, zip(*sizes, strict=True))]
+        spans = ((place, place + written[tensor]) for tensor, place in places.items())
         return _covered(spans) + max(self._work_bytes(attention, batch) for batch in batches)
 
-    def _new_places(self, attention: Attention, n_tokens: int) -> Sequence[int]:
-        """Addresses in the reserved buffer."""
+    def _new_places(self, attention: Attention, n_tokens: int) -> Mapping[int, int]:
+        """Addresses in the reserved buffer, by tensor."""
+        if attention.is_constant_free and n_tokens > 1:
+            one = self._places(attention, 1)
+            return {tensor: n_tokens * place for tensor, place in one.items()}
         forward = Forward(self._model, attention, n_tokens)
         forward.run(self._layers, n_vocab=self._model.n_vocab)
-        return tuple(forward.graph.place().addresses.values())
+        return forward.graph.place().addresses
 
     def _new_sizes(self, attention: Attention, n_tokens: int) -> Sequence[int]:
-        """Bytes written at each of those addresses, by a batch with logits of its last token."""
+        """Bytes that a batch writes of each tensor; its last token alone gets logits."""
         forward = Forward(self._model, attention, n_tokens, n_outputs=1)
         forward.run(self._layers, n_vocab=self._model.n_vocab)
-        graph = forward.graph
-        graph.sizes[graph.inputs["embeddings"]] = 0  # tokens come as numbers, not as vectors
-        return tuple(graph.sizes[tensor] for tensor in graph.place().addresses)
+        sizes = forward.graph.sizes
+        sizes[forward.graph.inputs["embeddings"]] = 0  # tokens come as numbers, not as vectors
+        return sizes
 
     def _work_bytes(self, attention: Attention, batch: Batch) -> int:
         """Attention odds are halved for the product with values; everything else goes to 8 bits."""

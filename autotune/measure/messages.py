@@ -13,6 +13,7 @@ from autotune.backends.protocol import Sample
 from autotune.domain.machine import Build
 from autotune.domain.plan import MemoryPlan, PlanEntry
 from autotune.domain.run import Buffer, EngineReport, LoadTime
+from autotune.facts.gpu import EngineDevice
 
 
 def pack(value: Any) -> dict[str, Any]:
@@ -23,6 +24,11 @@ def pack(value: Any) -> dict[str, Any]:
 def unpack_build(data: dict[str, Any]) -> Build:
     """The inverse of :func:`pack` for a build."""
     return Build(**{**data, "devices": tuple(data["devices"])})
+
+
+def unpack_gpus(data: list[dict[str, Any]]) -> tuple[EngineDevice, ...]:
+    """The inverse of :func:`pack` for an engine's GPUs."""
+    return tuple(EngineDevice(**device) for device in data)
 
 
 def unpack_load(data: dict[str, Any]) -> LoadTime:

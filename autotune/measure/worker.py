@@ -50,8 +50,9 @@ class Worker:
         return {"ok": False, "reason": reason, "message": _one_line(message), "log": log}
 
     def do_build(self) -> dict[str, Any]:
-        """Which engine this is."""
-        return {"build": pack(self._backend.build())}
+        """Which engine this is, and the GPUs that it can use."""
+        gpus = [pack(gpu) for gpu in self._backend.gpus()]
+        return {"build": pack(self._backend.build()), "gpus": gpus}
 
     def do_load(self, path: str, config: dict[str, Any]) -> dict[str, Any]:
         """Load a model; how long it took and what the engine says it did."""

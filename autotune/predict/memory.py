@@ -1,32 +1,50 @@
-"""Peak memory: the plan, and a small learned remainder over it.
+"""Peak memory: what is known before the run, and a small learned remainder.
 
-Weights and KV cache are known to the byte. What is left is how much of the compute buffer a
-workload really touches (an engine reserves for the worst case), the tokeniser's tables and the
-process itself. A ridge learns that remainder in physical quantities, around typical values.
+Known to the byte are weights, caches and the scratch memory that the request touches
+(:mod:`autotune.facts.plan`, :mod:`autotune.facts.touched`). Left are the process itself, the
+tokeniser's tables, and what a model adds of its own: a Bayesian linear regression around typical
+values, in which a model that was run has an offset of its own and another one the doubt about it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from operator import attrgetter
 
 import numpy as np
-from sklearn.linear_model import Ridge
 
+from autotune.domain.machine import MachineFacts
+from autotune.domain.model import ModelFacts
 from autotune.domain.units import MIB
-from autotune.facts.plan import plan_memory
+from autotune.facts.plan import MemoryPlanner
+from autotune.facts.touched import TouchedMemory
 from autotune.facts.weights import repacked_types
 from autotune.features.case import Case
 from autotune.features.physics import Array
 
-_PRIOR = np.array([45.0, 1.0, 1.0, 400.0])
-"""MiB of the process; touched shares of activations and of attention scores; bytes per word."""
-_UNCERTAINTY = np.array([20.0, 0.7, 0.7, 200.0])
-"""How far each of them may lie from its prior: the ridge's scale."""
-_PRIOR_SD_RATIO = 0.12
-_NOISE_SD_RATIO = 0.01
-_ALPHA = 25.0
-"""Variance of a row's noise, (5 MiB)²: with columns scaled by their uncertainty, the ridge is
-then the Bayesian posterior mean."""
+_TYPICAL = np.array([48.0, 8.0, 1.0])
+"""MiB of interpreter and libraries; bytes of tables per byte of the file's header, of which the
+vocabulary is nearly all; resident bytes per byte of scratch memory.
+
+Measured on 21 vocabularies of llama.cpp: 6.4 to 9.9 bytes (19 for one with a trie)."""
+_DOUBT = np.array([5.0, 0.5, 0.1])
+"""Standard deviations of these over all machines and models."""
+_OWN_MIB, _OWN_TABLES, _DRIVER_MIB = 2.0, 1.5, 200.0
+"""Standard deviations of what one model on one machine adds: MiB; bytes per header byte; MiB of
+a GPU's driver and runtime."""
+_NOISE_RATIO = 0.01
+"""Unit of the residuals, as a share of the peak."""
+_PRIOR_MISFIT = 5.0
+"""Standard deviation of a residual before any was seen, in that unit. It counts as one row."""
+
+_SAMPLER_BYTES_PER_WORD = 12
+"""The sampler's candidates: word, logit and probability (llama_token_data)."""
+
+_memory_knobs = attrgetter(
+    *("n_ctx", "n_batch", "n_ubatch", "n_parallel", "flash_attn", "type_k", "type_v", "swa_full"),
+    *("use_mmap", "offload_kqv", "op_offload", "layer_split"),
+)
 
 
 class MemoryRegressor:
@@ -34,50 +52,79 @@ class MemoryRegressor:
 
     def fit(self, cases: Sequence[Case], peak_bytes: Array) -> MemoryRegressor:
         """Learn the remainder from measured peaks of shape (n_cases,), in bytes."""
-        self.n_rows_ = len(cases)
-        self.sd_ratio_ = _PRIOR_SD_RATIO
-        if not cases:
-            return self
+        self.columns_ = {name: i for i, name in enumerate(dict.fromkeys(map(_group, cases)))}
         known, x = _split(cases)
-        surprise = (peak_bytes - known) / MIB - x @ _PRIOR
-        self.ridge_ = Ridge(alpha=_ALPHA, fit_intercept=False).fit(x * _UNCERTAINTY, surprise)
-        left = (self.predict(cases)[0] - peak_bytes) / peak_bytes
-        # The prior counts as one row: a few rows cannot make it sure.
-        variance = (np.sum(left**2) + _PRIOR_SD_RATIO**2) / (len(left) + 1)
-        self.sd_ratio_ = float(np.sqrt(variance + _NOISE_SD_RATIO**2))
+        unit = _NOISE_RATIO * peak_bytes / MIB
+        a = self._scaled(cases, x) / unit[:, None]
+        y = ((peak_bytes - known) / MIB - x @ _TYPICAL) / unit
+        self.covariance_ = np.linalg.inv(a.T @ a + np.eye(a.shape[1]))
+        self.weights_ = self.covariance_ @ a.T @ y
+        # A negative share would make more scratch memory cost less.
+        self.weights_[2] = max(self.weights_[2], -_TYPICAL[2] / _DOUBT[2])
+        self.misfit_ = (np.sum((y - a @ self.weights_) ** 2) + _PRIOR_MISFIT**2) / (len(y) + 1)
         return self
 
     def predict(self, cases: Sequence[Case]) -> tuple[Array, Array]:
         """(peak bytes, standard deviation as a share of it), each of shape (n_cases,)."""
         known, x = _split(cases)
-        remainder = x @ _PRIOR
-        if self.n_rows_:
-            remainder = remainder + self.ridge_.predict(x * _UNCERTAINTY)
-        peak = known + np.maximum(remainder, 0) * MIB
-        return peak, np.full(len(cases), self.sd_ratio_)
+        a = self._scaled(cases, x)
+        peak = known + np.maximum(x @ _TYPICAL + a @ self.weights_, 0) * MIB
+        a /= (_NOISE_RATIO * peak / MIB)[:, None]
+        doubt = np.einsum("ij,jk,ik->i", a, self.covariance_, a)
+        return peak, _NOISE_RATIO * np.sqrt(doubt + self.misfit_)
+
+    def _scaled(self, cases: Sequence[Case], x: Array) -> Array:
+        """Columns in MiB that weigh a standard deviation each; shape (n, 3 + groups + 1).
+
+        The last is for models that were never run: nothing is learned of it, all doubt stays.
+        """
+        own = np.zeros((len(cases), len(self.columns_) + 1))
+        groups = [self.columns_.get(_group(case), len(self.columns_)) for case in cases]
+        driver = [_DRIVER_MIB * _has_gpu(case.machine) for case in cases]
+        spread = np.hypot(np.hypot(_OWN_MIB, _OWN_TABLES * x[:, 1]), driver)
+        own[np.arange(len(cases)), groups] = spread
+        return np.hstack([x * _DOUBT, own])
 
 
 def _split(cases: Sequence[Case]) -> tuple[Array, Array]:
-    """(bytes known exactly, shape (n,); what is learned in MiB and mega-words, shape (n, 4))."""
-    rows = [_row(case) for case in cases]
-    table = np.array(rows, dtype=float).reshape(len(rows), 5)
+    """(bytes known exactly, shape (n,); 1, MiB of header, MiB of scratch memory, shape (n, 3))."""
+    rows: dict[object, tuple[float, ...]] = {}
+    table = np.empty((len(cases), 4))
+    for index, case in enumerate(cases):
+        # Most candidates differ in threads only, which need no memory.
+        key = (id(case.model), id(case.machine), _memory_knobs(case.config), case.workload)
+        if key not in rows:
+            rows[key] = _row(case)
+        table[index] = rows[key]
     return table[:, 0], table[:, 1:]
 
 
-def _row(case: Case) -> tuple[float, float, float, float, float]:
-    repacks = repacked_types(case.machine.isa)
-    plan = plan_memory(case.model, case.config, repacks=repacks, gpus=case.machine.gpus)
-    compute = plan.total_bytes(component="compute", device="CPU")
-    n_batch = min(case.config.n_ubatch, max(case.workload.n_prompt, 1))
-    activations = 3 * 4 * case.model.n_ff * n_batch
-    cells = -(-case.workload.n_tokens // 256) * 256
-    scores = 4 * max(case.model.n_heads) * cells * n_batch
-    attention = 0 if case.config.flash_attn != "off" else scores
-    share = min(1.0, compute / max(activations + attention, 1))
-    return (
-        plan.host_bytes - compute,
-        1.0,
-        activations * share / MIB,
-        attention * share / MIB,
-        case.model.n_vocab / MIB,
-    )
+def _row(case: Case) -> tuple[float, ...]:
+    planner, touched = _planners(case.model, case.machine)
+    plan = planner.plan(case.config)
+    reserved = plan.total_bytes(component="compute", device="CPU")
+    scratch = touched.n_bytes(case.config, case.workload)
+    if plan.vram_bytes:
+        scratch = min(scratch, reserved)
+    known = plan.host_bytes - reserved + _kept(plan.total_bytes(component="kv"), case)
+    known += _SAMPLER_BYTES_PER_WORD * case.model.n_vocab
+    return known, 1.0, case.model.header_bytes / MIB, scratch / MIB
+
+
+def _kept(cache_bytes: int, case: Case) -> float:
+    """The copy from which a measured run restores the cache of its depth."""
+    return cache_bytes * min(case.workload.n_depth / case.config.n_ctx, 1.0)
+
+
+@lru_cache(maxsize=64)
+def _planners(model: ModelFacts, machine: MachineFacts) -> tuple[MemoryPlanner, TouchedMemory]:
+    repacks = repacked_types(machine.isa)
+    return MemoryPlanner(model, repacks=repacks, gpus=machine.gpus), TouchedMemory(model)
+
+
+def _has_gpu(machine: MachineFacts) -> bool:
+    return any(gpu.device is not None for gpu in machine.gpus)
+
+
+def _group(case: Case) -> str:
+    return f"{case.machine_id}/{case.backend}/{case.model.model_id}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+
 from autotune.features.physics import Array
 
 _PRIOR_RATIOS = np.array([0.05, 0.2, 0.5, 0.8, 0.95, 1.05, 1.3, 2.0])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from autotune.domain.config import Config
 from autotune.domain.machine import MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.workload import Workload
+from autotune.facts.gpu import EngineDevice, merge_devices
 from autotune.facts.machine import machine_id
 from autotune.facts.probe import probe_machine
 from autotune.features.case import Case
@@ -46,13 +48,24 @@ class Subject:
 
 
 def register_subject(
-    model_path: Path, model: ModelFacts, machine: MachineFacts, store: Store
+    model_path: Path,
+    model: ModelFacts,
+    machine: MachineFacts,
+    store: Store,
+    *,
+    engine_gpus: Sequence[EngineDevice] | None = None,
 ) -> Subject:
     """Enter a model and this machine into the store.
 
-    A machine that the store does not know is probed once (at most 5 s).
+    ``engine_gpus`` are the GPUs that the engine can use; where it was not asked (None), what it
+    said the last time counts. A machine that the store does not know is probed once (at most 5 s).
     """
+    # The driver's view alone: what an engine can use changes with its build.
     identity = machine_id(machine)
+    if engine_gpus is not None:
+        machine = dataclasses.replace(machine, gpus=merge_devices(machine.gpus, engine_gpus))
+    elif (known := store.find_machine(identity)) is not None:
+        machine = dataclasses.replace(machine, gpus=known.gpus)
     store.record_machine(identity, machine)
     store.record_model(model, model_path)
     return Subject(

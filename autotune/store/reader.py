@@ -41,13 +41,18 @@ class Reader:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def load_machine(self, machine_id: str) -> MachineFacts:
-        """The facts last recorded of a machine. Raises UserError for an unknown one."""
+    def find_machine(self, machine_id: str) -> MachineFacts | None:
+        """The facts last recorded of a machine; None for an unknown one."""
         with self._database.read() as session:
             row = session.get(MachineRow, machine_id)
-            if row is None:
-                raise UserError(f"no machine {machine_id} is recorded in {self._database.label}")
-            return machine_facts(row)
+            return None if row is None else machine_facts(row)
+
+    def load_machine(self, machine_id: str) -> MachineFacts:
+        """The facts last recorded of a machine. Raises UserError for an unknown one."""
+        machine = self.find_machine(machine_id)
+        if machine is None:
+            raise UserError(f"no machine {machine_id} is recorded in {self._database.label}")
+        return machine
 
     def load_probe(self, machine_id: str) -> Probe | None:
         """The latest probe of a machine; None for one that was never probed."""

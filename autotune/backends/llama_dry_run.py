@@ -1,8 +1,9 @@
 """The exact memory plan of llama.cpp: its own dry run.
 
-With ``no_alloc`` llama.cpp reads a model's metadata, places every layer, builds every graph, refuses
-what it would refuse, and allocates nothing; ``common/fit.cpp`` plans its ``--fit`` in the same way.
-Opening a model takes as long as its vocabulary does (0.1 to 0.5 s), each context a few milliseconds.
+With ``no_alloc`` llama.cpp reads a model's metadata, places every layer, builds every graph,
+refuses what it would refuse, and allocates nothing; ``common/fit.cpp`` plans its ``--fit`` in the
+same way. Opening a model takes as long as its vocabulary does (0.1 to 0.5 s), each context a few
+milliseconds.
 
 The sizes are in the log, with two gaps. Weights are printed as 0, so they come from the tensor
 table, put where the log says that each layer goes. Caches are printed in hundredths of a MiB, for

@@ -19,14 +19,17 @@ from autotune.cli.options import (
 from autotune.cli.output import console, messages, plain_table, print_json
 from autotune.domain.config import Config
 from autotune.domain.errors import ConfigError
+from autotune.domain.machine import GPUFacts, MachineFacts
 from autotune.domain.model import ModelFacts
 from autotune.domain.plan import MemoryPlan
 from autotune.domain.run import Reason
 from autotune.domain.units import human_bytes
 from autotune.facts.gguf import read_model
+from autotune.facts.gpu import merge_devices
 from autotune.facts.machine import read_machine
 from autotune.facts.plan import plan_memory
 from autotune.facts.weights import repacked_types
+from autotune.measure.engine import ask_engine
 from autotune.measure.planner import ExactPlanner
 
 _N_CTX = 4096
@@ -38,35 +41,39 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(model: ModelArgument, changes: SetOption = None, as_json: JsonOption = False) -> None:
-    """Print the facts of a model and the memory plan of a configuration."""
+    """Print the facts of a model and the memory plan of a configuration.
+
+    Raises ConfigError with the engine's words for a combination of knobs that it refuses.
+    """
     facts = read_model(model)
     machine = read_machine()
     n_ctx = min(_N_CTX, facts.n_ctx_train)
     default = get_backend(DEFAULT_BACKEND).default_config(n_ctx=n_ctx, n_logical=machine.n_logical)
     config = parse_config(changes, default)
-    repacks = repacked_types(machine.isa)
-    analytic = plan_memory(facts, config, repacks=repacks, gpus=machine.gpus)
-    plan = _exact_plan(model, config) or analytic
+    plan = _exact_plan(model, config)
+    gpus = machine.gpus if plan is None else _usable_gpus(machine)
+    analytic = plan_memory(facts, config, repacks=repacked_types(machine.isa), gpus=gpus)
     if as_json:
-        print_json(_document(facts, config, plan, analytic))
+        print_json(_document(facts, config, plan or analytic, analytic))
     else:
         _print_facts(facts)
-        _print_plan(config, plan, analytic)
+        _print_plan(config, plan or analytic, analytic)
 
 
 def _exact_plan(model: Path, config: Config) -> MemoryPlan | None:
-    """The engine's own plan; None, with a remark, where it gives none.
-
-    Raises ConfigError with the engine's words for a combination that it refuses.
-    """
+    """The engine's own plan; None, with a remark, where it gives none."""
     try:
         with ExactPlanner(DEFAULT_BACKEND) as planner:
             return planner.plan(model, config)
     except EngineError as error:
         if error.reason is Reason.CONSTRAINT:
             raise ConfigError(str(error)) from error
-        messages.print(f"no plan from the engine, so by formula: {error}", style="yellow")
+        messages.print(f"the engine gives no plan, ours follows: {error}", style="yellow")
         return None
+
+
+def _usable_gpus(machine: MachineFacts) -> tuple[GPUFacts, ...]:
+    return merge_devices(machine.gpus, ask_engine(DEFAULT_BACKEND).gpus)
 
 
 def _document(
@@ -124,7 +131,7 @@ def _print_plan(config: Config, plan: MemoryPlan, analytic: MemoryPlan) -> None:
             table.add_row(entry.component, entry.device, human_bytes(entry.n_bytes))
     table.add_row("total", "", human_bytes(plan.total_bytes()), style="bold")
     if plan is not analytic:
-        table.add_row("by formula", "", human_bytes(analytic.total_bytes()), style="dim")
+        table.add_row("analytic", "", human_bytes(analytic.total_bytes()), style="dim")
     console.print()
     console.print(table)
     console.print(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from autotune.domain.config import Config
-from autotune.domain.machine import MachineFacts, Probe
+from autotune.domain.machine import DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.prediction import Hardware, Target
 from autotune.domain.run import LoadTime, Purpose, Reason
@@ -59,6 +59,8 @@ class Observation:
     reason: Reason | None = None
     load: LoadTime | None = None
     cached_ratio: float | None = None
+    disk: DiskProbe | None = None
+    """How fast the model's file was read where it lay."""
     peak_anon_bytes: int | None = None
     peak_file_bytes: int | None = None
     peak_rss_bytes: int | None = None

@@ -196,6 +196,7 @@ class Forward:
         return graph.node(self.hidden, fed, residual, overwrite=True)
 
     def attend(self, layer: LayerShape, normed: int) -> int:
+        """Scores over the cache, odds, weighted values, the projection back."""
         graph, attention = self.graph, self.attention
         query, key, value = self.projections(layer, normed)
         kind = " sliding" if layer.is_sliding else ""
@@ -238,6 +239,7 @@ class Forward:
         return self.graph.input(name + " turn", side * side * F32) if side else None
 
     def rotated(self, source: int, turn: int | None) -> int:
+        """Multiplied by a rotation matrix, if there is one."""
         if turn is None:
             return source
         return self.graph.node(self.graph.sizes[source], turn, source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autotune.domain.config import Config
-from autotune.domain.machine import MachineFacts, Probe
+from autotune.domain.machine import DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.study import Observation
 from autotune.domain.workload import Workload
@@ -24,6 +24,8 @@ class Case:
     workload: Workload
     cached_ratio: float | None = 1.0
     """Share of the model file in the page cache before the load."""
+    disk: DiskProbe | None = None
+    """How fast the model's file is read where it lies."""
 
     @classmethod
     def of(cls, observation: Observation) -> Case | None:
@@ -39,4 +41,5 @@ class Case:
             config=observation.config,
             workload=observation.workload,
             cached_ratio=observation.cached_ratio,
+            disk=observation.disk,
         )

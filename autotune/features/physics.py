@@ -126,11 +126,27 @@ def _prefill(
 
 
 def _load(cases: Sequence[Case], work: Sequence[ModelWork]) -> Array:
-    """Seconds to touch the file once and to clear the KV cache, plus the vocabulary's tables."""
+    """Seconds to read the file once and to clear the KV cache, plus the vocabulary's tables.
+
+    What is in the page cache comes at its rate, the rest at the disk's; where nobody probed them,
+    both come at the memory's.
+    """
+    memory_rate = _rates(cases, np.ones(len(cases)), "read_rate")
+    cached_rate, disk_rate = _file_rates(cases, memory_rate)
+    cached = _column(1.0 if c.cached_ratio is None else c.cached_ratio for c in cases)
+    file_bytes = _column(case.model.file_bytes for case in cases)
     cleared = _column(case.config.n_ctx for case in cases) * _cell_bytes(cases, work)
-    touched = _column(case.model.file_bytes for case in cases) + cleared
     vocabulary = _column(case.model.n_vocab for case in cases) * VOCABULARY_S
-    return touched / _rates(cases, np.ones(len(cases)), "read_rate") + vocabulary
+    read = file_bytes * (cached / cached_rate + (1 - cached) / disk_rate)
+    return read + cleared / memory_rate + vocabulary
+
+
+def _file_rates(cases: Sequence[Case], memory_rate: Array) -> tuple[Array, Array]:
+    """(page-cache rate, disk rate) of each case's file, in bytes per second."""
+    cached = _column((c.disk and c.disk.cached_bytes_per_s) or np.nan for c in cases)
+    cached = np.where(np.isnan(cached), memory_rate, cached)
+    disk = _column((c.disk and c.disk.disk_bytes_per_s) or np.nan for c in cases)
+    return cached, np.where(np.isnan(disk), cached, disk)
 
 
 def _kv_bytes(cases: Sequence[Case], work: Sequence[ModelWork]) -> Array:

@@ -1,7 +1,7 @@
 """What measuring parent and child say to each other: one JSON object a line.
 
-Commands go down (``build``, ``plan``, ``load``, ``sample``), one answer comes up for each. An answer has
-``"ok": true`` and the command's result, or ``"ok": false`` with a reason and a message.
+Commands go down (``build``, ``plan``, ``load``, ``sample``), one answer comes up for each. An
+answer has ``"ok": true`` and the command's result, or ``"ok": false`` with a reason and a message.
 """
 
 from __future__ import annotations

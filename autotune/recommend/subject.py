@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.domain.config import Config
-from autotune.domain.machine import MachineFacts, Probe
+from autotune.domain.machine import DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.workload import Workload
+from autotune.facts.disk import probe_disk, read_disk
 from autotune.facts.gpu import EngineDevice, merge_devices
 from autotune.facts.machine import machine_id
 from autotune.facts.probe import probe_machine
@@ -27,6 +28,8 @@ class Subject:
     machine_id: str
     machine: MachineFacts
     probe: Probe
+    disk: DiskProbe | None = None
+    """How fast the model's file is read where it lies."""
 
     def case(self, backend: str, config: Config, workload: Workload) -> Case:
         """The case of one configuration of this subject."""
@@ -38,6 +41,7 @@ class Subject:
             backend=backend,
             config=config,
             workload=workload,
+            disk=self.disk,
         )
 
     def cases(
@@ -74,7 +78,18 @@ def register_subject(
         machine_id=identity,
         machine=machine,
         probe=_probe(identity, machine, store),
+        disk=_disk(model.model_id, model_path, store),
     )
+
+
+def _disk(model_id: str, path: Path, store: Store) -> DiskProbe:
+    """The read rates of a file, measured when it is first seen (at most 3 s)."""
+    known = store.load_disk(model_id, path)
+    if known is not None:
+        return known
+    probe = probe_disk(path)
+    store.record_disk(model_id, path, read_disk(path), probe)
+    return probe
 
 
 def _probe(identity: str, machine: MachineFacts, store: Store) -> Probe:

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, or_, select
 from sqlalchemy.orm import Session
 
 from autotune.domain import stats
-from autotune.domain.machine import Build, MachineFacts, Probe
+from autotune.domain.machine import Build, DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.run import MEASURE_VERSION, Reason
 from autotune.domain.study import Observation
@@ -25,11 +25,13 @@ from autotune.store.tables import (
     GenerationRow,
     LoadRunRow,
     MachineRow,
+    ModelLocationRow,
     ModelRow,
     ProbeRow,
 )
 from autotune.store.translate.facts import (
     config_value,
+    disk_probe,
     machine_facts,
     model_facts,
     probe_value,
@@ -51,6 +53,7 @@ _RUN = (
     LoadRunRow.run_id,
     LoadRunRow.machine_id,
     LoadRunRow.model_id,
+    LoadRunRow.model_path,
     LoadRunRow.backend,
     LoadRunRow.workload_id,
     LoadRunRow.purpose,
@@ -153,6 +156,7 @@ class _Shared:
         self.build = functools.cache(lambda text: from_json(Build, text).label if text else "")
         self.machine = functools.cache(self._machine)
         self.model = functools.cache(self._model)
+        self.disk = functools.cache(self._disk)
 
     def _machine(self, machine_id: str) -> tuple[MachineFacts, Probe | None]:
         row = self._session.get_one(MachineRow, machine_id)
@@ -160,6 +164,9 @@ class _Shared:
 
     def _model(self, model_id: str) -> ModelFacts:
         return model_facts(self._session.get_one(ModelRow, model_id))
+
+    def _disk(self, model_id: str, path: str) -> DiskProbe | None:
+        return disk_probe(self._session.get_one(ModelLocationRow, (model_id, path)))
 
 
 def _observations(
@@ -173,6 +180,7 @@ def _observations(
             machine=machine,
             probe=probe,
             model=shared.model(run.model_id),
+            disk=shared.disk(run.model_id, run.model_path),
             backend=run.backend,
             build=shared.build(run.build_json),
             config=shared.config(run.canonical_json),

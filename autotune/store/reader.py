@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import joinedload
 
 from autotune.domain.errors import UserError
-from autotune.domain.machine import MachineFacts, Probe
+from autotune.domain.machine import DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.stored import RunRecord, RunState, StoredRun, StoredStudy
 from autotune.domain.study import Observation
@@ -18,10 +20,11 @@ from autotune.store.observations import (
     read_observations,
     read_rates,
 )
-from autotune.store.tables import LoadRunRow, MachineRow, ModelRow, StudyRow
+from autotune.store.tables import LoadRunRow, MachineRow, ModelLocationRow, ModelRow, StudyRow
 from autotune.store.translate.facts import (
     build_value,
     config_value,
+    disk_probe,
     machine_facts,
     model_facts,
     workload_value,
@@ -58,6 +61,12 @@ class Reader:
         """The latest probe of a machine; None for one that was never probed."""
         with self._database.read() as session:
             return latest_probe(session, machine_id)
+
+    def load_disk(self, model_id: str, path: Path) -> DiskProbe | None:
+        """How fast a model's file was read where it lies; None where nobody looked."""
+        with self._database.read() as session:
+            row = session.get(ModelLocationRow, (model_id, str(path)))
+            return disk_probe(row) if row else None
 
     def load_model(self, model_id: str) -> ModelFacts:
         """The facts of a model. Raises UserError for an unknown one."""

@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from autotune.domain.errors import UserError
-from autotune.domain.machine import MachineFacts, Probe
+from autotune.domain.machine import DiskFacts, DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.prediction import Prediction, Recommendation
 from autotune.domain.run import MEASURE_VERSION, Reason, Run, Trial
@@ -67,6 +67,17 @@ class Writer:
             session.merge(model_row(model))
             session.flush()
             session.merge(self._location(model.model_id, path, modified_at=_modified_at(path)))
+
+    def record_disk(self, model_id: str, path: Path, disk: DiskFacts, probe: DiskProbe) -> None:
+        """Keep what disk a recorded model's file lies on, and how fast it is read."""
+        known = {
+            "mount": disk.mount,
+            "disk_kind": disk.kind,
+            "cached_bytes_per_s": probe.cached_bytes_per_s,
+            "disk_bytes_per_s": probe.disk_bytes_per_s,
+        }
+        with self._database.write() as session:
+            session.merge(self._location(model_id, path, **known))
 
     def start_study(self, study: Study, *, machine_id: str, model_id: str) -> int:
         """Open a study of a recorded machine and model; returns its number."""
@@ -230,7 +241,7 @@ class Writer:
         recorder = Recorder(pid=row.recorder_pid, birth=row.recorder_birth)
         return recorder.is_gone() or is_overdue(row.started_at, limit_s, now=self._now())
 
-    def _location(self, model_id: str, path: Path, **known: datetime | None) -> ModelLocationRow:
+    def _location(self, model_id: str, path: Path, **known: object) -> ModelLocationRow:
         return ModelLocationRow(
             model_id=model_id, path=str(path), last_seen_at=self._now(), **known
         )

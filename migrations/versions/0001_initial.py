@@ -165,6 +165,10 @@ def _create_facts() -> None:
         required("path", TEXT),
         optional("modified_at", INSTANT),
         required("last_seen_at", INSTANT),
+        optional("mount", TEXT),
+        optional("disk_kind", TEXT),
+        optional("cached_bytes_per_s", REAL),
+        optional("disk_bytes_per_s", REAL),
         sa.PrimaryKeyConstraint("model_id", "path"),
     )
     op.create_table(

@@ -130,6 +130,10 @@ class ModelLocationRow(Base):
     path: Mapped[Name]
     modified_at: Mapped[datetime | None]
     last_seen_at: Mapped[datetime]
+    mount: Mapped[str | None]
+    disk_kind: Mapped[str | None]
+    cached_bytes_per_s: Mapped[float | None]
+    disk_bytes_per_s: Mapped[float | None]
 
 
 class ConfigRow(Base):

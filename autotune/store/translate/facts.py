@@ -6,7 +6,7 @@ import dataclasses
 from datetime import datetime
 
 from autotune.domain.config import Config
-from autotune.domain.machine import Build, MachineFacts, Probe
+from autotune.domain.machine import Build, DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.workload import Workload
 from autotune.store.codec import content_id, from_json, to_json
@@ -14,12 +14,22 @@ from autotune.store.tables import (
     BuildRow,
     ConfigRow,
     MachineRow,
+    ModelLocationRow,
     ModelRow,
     ModelTensorRow,
     ProbePointRow,
     ProbeRow,
     WorkloadRow,
 )
+
+
+def disk_probe(row: ModelLocationRow) -> DiskProbe | None:
+    """How fast a model's file is read where it lies; None where nobody looked."""
+    if row.cached_bytes_per_s is None and row.disk_bytes_per_s is None:
+        return None
+    return DiskProbe(
+        cached_bytes_per_s=row.cached_bytes_per_s, disk_bytes_per_s=row.disk_bytes_per_s
+    )
 
 
 def machine_row(machine_id: str, facts: MachineFacts, *, seen_at: datetime) -> MachineRow:

@@ -225,11 +225,15 @@ CREATE TABLE model_location (
 	path TEXT NOT NULL, 
 	modified_at DATETIME, 
 	last_seen_at DATETIME NOT NULL, 
+	mount TEXT, 
+	disk_kind TEXT, 
+	cached_bytes_per_s DOUBLE, 
+	disk_bytes_per_s DOUBLE, 
 	CONSTRAINT pk_model_location PRIMARY KEY (model_id, path), 
 	CONSTRAINT fk_model_location_model_id_model FOREIGN KEY(model_id) REFERENCES model (model_id)
 );
-INSERT INTO "model_location" VALUES('0123456789abcdef','models/tiny.gguf',NULL,'2026-11-01 12:00:00.000000');
-INSERT INTO "model_location" VALUES('0123456789abcdef','tiny.gguf',NULL,'2026-11-01 12:00:00.000000');
+INSERT INTO "model_location" VALUES('0123456789abcdef','models/tiny.gguf',NULL,'2026-11-01 12:00:00.000000',NULL,NULL,NULL,NULL);
+INSERT INTO "model_location" VALUES('0123456789abcdef','tiny.gguf',NULL,'2026-11-01 12:00:00.000000',NULL,NULL,NULL,NULL);
 CREATE TABLE model_tensor (
 	model_id TEXT NOT NULL, 
 	tensor_group TEXT NOT NULL, 

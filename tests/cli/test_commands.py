@@ -71,9 +71,7 @@ def test_the_whole_arrow(shell: Shell, smollm2_path: Path) -> None:
     assert 0 < recommended["confidence"] <= 1
     assert recommended["reasons"]
 
-    predicted = shell.json(
-        "predict", smollm2_path, "--set", "n_ctx=512", "--workload", "pp64+tg8"
-    )
+    predicted = shell.json("predict", smollm2_path, "--set", "n_ctx=512", "--workload", "pp64+tg8")
     assert predicted["evidence"] == "measured"
     measured = tuned["default"]["measured"]["decode_tps"]["median"]
     assert predicted["expected"]["decode_tps"]["q50"] == pytest.approx(measured, rel=0.5)

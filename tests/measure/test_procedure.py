@@ -6,18 +6,26 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from autotune.domain.conditions import Conditions
 from autotune.domain.run import Generation
 from autotune.measure.procedure import half_width_ratio, measure_generations
 from tests.factories import make_generation
 
 
 def script(times_ms: Iterable[float]) -> tuple[Callable[[int], Generation], list[float]]:
-    """A taker that plays given request times, and the list of those not yet played."""
+    """A taker that plays given request times, and the list of those not yet played.
+
+    Negative times are those of contaminated samples.
+    """
     left = list(times_ms)
 
     def take(repetition: int) -> Generation:
+        time_ms = left.pop(0)
         return make_generation(
-            repetition=repetition, prefill_ns=int(left.pop(0) * 1e6), token_ns=()
+            repetition=repetition,
+            prefill_ns=int(abs(time_ms) * 1e6),
+            token_ns=(),
+            conditions=Conditions(foreign_cpu_ratio=0.5 if time_ms < 0 else 0.0),
         )
 
     return take, left
@@ -71,3 +79,41 @@ def test_the_interval_drops_its_ends_from_six_samples_on() -> None:
 
     assert half_width_ratio([*samples, outlier]) == 0
     assert half_width_ratio([*samples[:2], outlier]) == pytest.approx(4.5)
+
+
+def test_a_contaminated_sample_is_made_again() -> None:
+    """It is kept, marked, and not counted among the three that were asked for."""
+    assert measure([100, 100, -300, 100, -310, 100]) == [100, 300, 100, 310, 100]
+
+
+def test_contaminated_samples_that_agree_are_no_proof() -> None:
+    """Three equal times under a steady neighbour are asked for again."""
+    assert len(measure([-300] * 20)) == 3 + 8
+
+
+def test_a_neighbour_that_leaves_lets_clean_samples_be_made() -> None:
+    """However many were spoiled before."""
+    kept = measure([-300, -300, -300, -290, 100, 101, 100])
+
+    assert kept[-3:] == [100, 101, 100]
+
+
+def test_only_clean_samples_decide_whether_the_median_is_known() -> None:
+    """One outlier of somebody else's making asks for no further repetition."""
+    assert measure([100, 100, -900, 100, 100, 500]) == [100, 900, 100, 100]
+
+
+def test_contaminated_samples_are_not_made_again_when_time_is_up() -> None:
+    """The fewest are made, and kept as they are."""
+    take, left = script([-300] * 20)
+    kept = measure_generations(take, n_reps=3, max_reps=8, time_left=lambda: False)
+
+    assert len(kept) == 3
+    assert all(generation.contamination for generation in kept)
+    assert len(left) == 16
+
+
+def test_a_clean_and_a_contaminated_sample_never_agree() -> None:
+    """Neither ends the warm-up by looking like the other."""
+    assert measure([-100, 100, 100, 100, 100]) == [100, 100, 100]
+    assert measure([-100, 100, -100, 100, 100, 100]) == [100, 100, 100]

@@ -61,7 +61,7 @@ def test_counters_differ_by_what_happened_in_the_interval(tmp_path: Path) -> Non
         )
         seen = watch.conditions(since)
         clock.at = 15.0
-        after = watch.conditions(clock.at)
+        after = watch.conditions(14.5)
 
     assert seen.cpu_pressure_ratio == pytest.approx(0.25)
     assert seen.io_pressure_ratio == 0

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import fidelity
+from tests.benchmarks import fidelity, loads, repeatability, tuning
 
 NATIVE = Path(".native/bin").resolve()
-FIGURES = {"fidelity": lambda: fidelity.main(NATIVE)}
+FIGURES: dict[str, Callable[[], None]] = {
+    "fidelity": lambda: fidelity.main(NATIVE),
+    "loads": loads.main,
+    "repeatability": repeatability.main,
+    "tuning": tuning.main,
+}
 
-for figure in sys.argv[1:] or FIGURES:
-    FIGURES[figure]()
+if __name__ == "__main__":
+    for figure in sys.argv[1:] or FIGURES:
+        FIGURES[figure]()

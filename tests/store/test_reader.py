@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import event
 
 from autotune.domain.errors import UserError
+from autotune.domain.machine import DiskFacts, DiskProbe
 from autotune.domain.run import Purpose, Reason
 from autotune.domain.workload import Workload
 from autotune.store.store import Store
@@ -174,3 +177,18 @@ def test_each_workload_of_a_run_is_an_observation(store: Store) -> None:
 
     rates = {observation.workload: observation.prefill_tps for observation in store.observations()}
     assert rates == {make_trial().workload: pytest.approx(640), long: pytest.approx(6400)}
+
+
+def test_the_disk_of_a_model_is_kept_with_its_place(store: Store) -> None:
+    """Read rates come back; a place that nobody probed has none; runs know their disk."""
+    examples.record(store)
+    trial = make_run().trial
+    model_id = make_model().model_id
+    assert store.load_disk(model_id, trial.model_path) is None
+    probe = DiskProbe(cached_bytes_per_s=12e9, disk_bytes_per_s=None)
+    store.record_disk(model_id, trial.model_path, DiskFacts(mount="/", kind="ssd"), probe)
+
+    assert store.load_disk(model_id, trial.model_path) == probe
+    assert store.load_disk(model_id, Path("elsewhere.gguf")) is None
+    (observation,) = store.observations()
+    assert observation.disk == probe

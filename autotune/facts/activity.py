@@ -7,7 +7,6 @@ swap: ``pswpin`` and ``pswpout`` of ``/proc/vmstat``.
 
 from __future__ import annotations
 
-import functools
 import mmap
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +16,14 @@ from typing import Any
 
 import psutil
 
-from autotune.facts.text import read_int, read_text
+from autotune.facts.text import KeptFile, parse_int
 
 _CPU_SENSORS = (
     "coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "x86_pkg_temp", "soc_thermal",
 )  # fmt: skip
 """Names that drivers give to the processor's own sensors, the most precise first."""
+_PRESSURES = {"cpu": "cpu_s", "io": "io_s", "memory": "memory_s"}
+"""File in ``/proc/pressure`` → field of :class:`Pressure`."""
 _SENSORS = getattr(psutil, "sensors_temperatures", None)
 """None on systems for which psutil has no such function."""
 
@@ -84,13 +85,39 @@ def read_process_s(pid: int) -> float | None:
         return None
 
 
-def read_pressure(root: Path = Path("/")) -> Pressure | None:
-    """Pressure of the whole system; None where the kernel does not count it."""
-    totals = {
-        f"{kind}_s": parse_pressure(read_text(root / "proc/pressure" / kind) or "")
-        for kind in ("cpu", "io", "memory")
-    }
-    return Pressure(**totals) if any(total is not None for total in totals.values()) else None
+class SystemActivity:
+    """The files in which a Linux system tells what it does; other systems tell None."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        cpus = root / "sys/devices/system/cpu"
+        self._pressure = [KeptFile(root / "proc/pressure" / kind) for kind in _PRESSURES]
+        self._vmstat = KeptFile(root / "proc/vmstat")
+        self._clocks = [*map(KeptFile, cpus.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
+        self._throttled = [*map(KeptFile, cpus.glob("cpu[0-9]*/thermal_throttle/*_throttle_count"))]
+
+    def pressure(self) -> Pressure | None:
+        """Of the whole system; None where the kernel does not count it."""
+        totals = [parse_pressure(file.read() or "") for file in self._pressure]
+        if all(total is None for total in totals):
+            return None
+        return Pressure(**dict(zip(_PRESSURES.values(), totals, strict=True)))
+
+    def swapped_bytes(self) -> int | None:
+        """Moved between memory and swap since the start, both ways, by anybody."""
+        pages = parse_swapped_pages(self._vmstat.read() or "")
+        return None if pages is None else pages * mmap.PAGESIZE
+
+    def clock_mhz(self) -> float | None:
+        """The clock of the processor that runs fastest; None where the kernel governs no clocks.
+
+        Processors without work run slowly, so the fastest one stands for those that work.
+        """
+        return max((khz / 1000 for khz in _numbers(self._clocks) if khz), default=None)
+
+    def throttle_count(self) -> int | None:
+        """How often processors were slowed down for heat since the start (Intel)."""
+        counts = _numbers(self._throttled)
+        return sum(counts) if counts else None
 
 
 def parse_pressure(text: str) -> float | None:
@@ -102,40 +129,15 @@ def parse_pressure(text: str) -> float | None:
     return None
 
 
-def read_swapped_bytes(root: Path = Path("/")) -> int | None:
-    """Moved between memory and swap since the start, both ways, by anybody; None but on Linux."""
-    pages = parse_vmstat(read_text(root / "proc/vmstat") or "")
-    if "pswpin" not in pages:
-        return None
-    return (pages["pswpin"] + pages.get("pswpout", 0)) * mmap.PAGESIZE
+def parse_swapped_pages(text: str) -> int | None:
+    """Pages swapped in and out, of a ``/proc/vmstat``."""
+    lines = [line.split() for line in text.splitlines() if line.startswith("pswp")]
+    return sum(int(number) for _, number in lines) if lines else None
 
 
-def parse_vmstat(text: str) -> dict[str, int]:
-    """The counters of swapping in a ``/proc/vmstat``."""
-    pairs = (line.split() for line in text.splitlines() if line.startswith("pswp"))
-    return {name: int(number) for name, number in pairs}
-
-
-def read_clock_mhz(root: Path = Path("/")) -> float | None:
-    """The clock of the processor that runs fastest; None where the kernel does not govern clocks.
-
-    Processors without work run slowly, so the fastest one stands for those that work.
-    """
-    khz = [read_int(file) for file in _files(root, "cpufreq/scaling_cur_freq")]
-    return max((value / 1000 for value in khz if value), default=None)
-
-
-def read_throttle_count(root: Path = Path("/")) -> int | None:
-    """How often processors were slowed down for heat since the start (Intel); None elsewhere."""
-    counts = [read_int(file) for file in _files(root, "thermal_throttle/*_throttle_count")]
-    known = [count for count in counts if count is not None]
-    return sum(known) if known else None
-
-
-@functools.cache
-def _files(root: Path, pattern: str) -> tuple[Path, ...]:
-    """The files of all processors. Remembered: looking for them takes longer than reading them."""
-    return tuple((root / "sys/devices/system/cpu").glob(f"cpu[0-9]*/{pattern}"))
+def _numbers(files: Sequence[KeptFile]) -> list[int]:
+    found = (parse_int(file.read()) for file in files)
+    return [number for number in found if number is not None]
 
 
 def read_cpu_celsius(

@@ -11,6 +11,8 @@ from typing import Generic, Protocol, TypeVar
 
 import psutil
 
+from autotune.facts.text import KeptFile, read_text
+
 MAX_SHARE = 0.0005
 """Share of one core that reading one thing may cost."""
 Value = TypeVar("Value")
@@ -32,7 +34,7 @@ class MemoryObserver:
     """
 
     def __init__(self, pid: int, root: Path = Path("/")) -> None:
-        self._status = root / "proc" / str(pid) / "status"
+        self._status = KeptFile(root / "proc" / str(pid) / "status")
         self._process = psutil.Process(pid)
         self.resident_bytes: int | None = None
         self.peak_bytes: int | None = None
@@ -41,10 +43,8 @@ class MemoryObserver:
 
     def poll(self) -> None:
         """Read the counters once."""
-        try:
-            fields = read_status(self._status.read_text())
-        except (OSError, ProcessLookupError):
-            fields = self._portable_fields()
+        status = self._status.read()
+        fields = self._portable_fields() if status is None else read_status(status)
         self.resident_bytes = fields.get("VmRSS", self.resident_bytes)
         self.peak_bytes = _max(self.peak_bytes, fields.get("VmHWM"))
         self.peak_anon_bytes = _max(self.peak_anon_bytes, fields.get("RssAnon"))
@@ -64,11 +64,8 @@ def read_pss_bytes(pid: int, root: Path = Path("/")) -> int | None:
 
     The kernel walks every page for it: milliseconds for a large model.
     """
-    try:
-        text = (root / "proc" / str(pid) / "smaps_rollup").read_text()
-    except (OSError, ProcessLookupError):
-        return None
-    return read_status(text).get("Pss")
+    text = read_text(root / "proc" / str(pid) / "smaps_rollup")
+    return None if text is None else read_status(text).get("Pss")
 
 
 def read_status(text: str) -> dict[str, int]:

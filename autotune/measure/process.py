@@ -22,7 +22,7 @@ from autotune.domain.run import Reason
 from autotune.domain.units import human_bytes, human_seconds
 from autotune.measure.observe import MemoryObserver, Observer
 
-POLL_S = 0.02
+POLL_S = 0.04
 """Time between two looks at the child."""
 _EXCERPT_BYTES = 4000
 

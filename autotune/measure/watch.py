@@ -15,13 +15,10 @@ from autotune.domain.conditions import Conditions
 from autotune.domain.run import DevicePeak
 from autotune.facts.activity import (
     ProcessorTime,
-    read_clock_mhz,
+    SystemActivity,
     read_cpu_celsius,
-    read_pressure,
     read_process_s,
     read_processor_time,
-    read_swapped_bytes,
-    read_throttle_count,
 )
 from autotune.facts.gpu_state import GPUSensors
 from autotune.facts.machine import read_state
@@ -59,14 +56,15 @@ class Watch:
         def gauge(read: Callable[[], Value | None], interval_s: float) -> Gauge[Value]:
             return Gauge(read, interval_s=interval_s, clock=clock)
 
+        system = SystemActivity(root)
         self._clock = clock
         self._sensors = sensors = open_gpus()
         self._cpu = gauge(lambda: look_at_cpu(pid), 0.2)
-        self._pressure = gauge(lambda: read_pressure(root), 0.5)
-        self._swapped = gauge(lambda: read_swapped_bytes(root), 0.5)
-        self._throttled = gauge(lambda: read_throttle_count(root), 0.5)
+        self._pressure = gauge(system.pressure, 0.5)
+        self._swapped = gauge(system.swapped_bytes, 0.5)
+        self._throttled = gauge(system.throttle_count, 0.5)
         self._gpus = gauge(lambda: sensors.read(pid) if sensors else None, 0.05)
-        self._clocks = gauge(lambda: read_clock_mhz(root), 0.05)
+        self._clocks = gauge(system.clock_mhz, 0.05)
         self._celsius = gauge(read_cpu_celsius, 1.0)
         self._state = gauge(lambda: read_state(root), 10.0)
         self._pss = gauge(lambda: read_pss_bytes(pid, root), 1.0)

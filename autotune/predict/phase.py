@@ -33,8 +33,9 @@ _LENGTH_SCALE = 2.0
 """Two factors of two on one knob, or on two knobs, still resemble each other."""
 _CONTAMINATED_WEIGHT = 0.1
 """Weight of a contaminated run in the general part; a clean one weighs 1."""
-_CONTAMINATED_SD = 0.5
-"""How far a contaminated run may lie from the truth: a factor of 1.6 is nothing unusual."""
+CONTAMINATED_SD = 0.25
+"""How far a contaminated run lies from the truth: a busy neighbour makes a run slower by a tenth,
+or by half."""
 _RIDGE_ALPHA = 1.0
 _MIN_CONFORMAL = 8
 """Fewest left-out residuals that may rescale the intervals."""
@@ -142,7 +143,7 @@ def _fit_correction(x: Array, residual: Array, is_clean: Array) -> _Correction:
     kernel = ConstantKernel(_OFFSET_SD**2) + ConstantKernel(_SHAPE_SD**2) * Matern(
         length_scale=_LENGTH_SCALE, nu=2.5
     )
-    noise = np.where(is_clean, NOISE_SD, _CONTAMINATED_SD) ** 2
+    noise = np.where(is_clean, NOISE_SD, CONTAMINATED_SD) ** 2
     process = GaussianProcessRegressor(kernel=kernel, alpha=noise, optimizer=None)
     process.fit(x[:, CONFIG_COLUMNS], residual)
     return _Correction(process, _conformal_scale(process, is_clean))

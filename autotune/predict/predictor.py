@@ -3,7 +3,7 @@
 Phases are predicted as roofline × learned slowdown (:mod:`autotune.predict.phase`), memory as
 plan + remainder (:mod:`autotune.predict.memory`), success by rule and logistic
 (:mod:`autotune.predict.success`). A configuration that was measured on this machine is answered
-with its measurement, unless something contaminated it: then it only weighs in, lightly.
+with its measurement; contaminated runs count where there is no clean one, and are not trusted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autotune.features.case import Case
 from autotune.features.columns import FeatureTable, build_features
 from autotune.features.physics import Array
 from autotune.predict.memory import MemoryRegressor
-from autotune.predict.phase import NOISE_SD, Belief, PhaseRegressor
+from autotune.predict.phase import CONTAMINATED_SD, NOISE_SD, Belief, PhaseRegressor
 from autotune.predict.success import SuccessClassifier, history
 
 _PRIOR_SD = 0.42
@@ -147,7 +147,7 @@ class Predictor:
 
 
 class _Known:
-    """What was measured, by case: an exact, clean run is the best prediction there is."""
+    """What was measured, by case: an exact, successful run is the best prediction there is."""
 
     def __init__(self, rows: Iterable[tuple[Observation, Case]]) -> None:
         self._exact: dict[Key, list[Observation]] = {}
@@ -162,7 +162,7 @@ class _Known:
 
     def evidence(self, case: Case) -> Evidence:
         """Where a prediction of this case comes from."""
-        if any(not observation.contaminated for observation in self._exact.get(_key(case), ())):
+        if _key(case) in self._exact:
             return Evidence.MEASURED
         if _group(case) in self._groups:
             return Evidence.CALIBRATED
@@ -175,13 +175,18 @@ class _Known:
         return len(self._exact.get(_key(case), ())) or self._groups.get(_group(case), 0)
 
     def answer(self, forecast: Forecast) -> Forecast:
-        """The forecast with measured cases replaced by their clean measurements, in place."""
+        """The forecast with measured cases replaced by their measurements, in place.
+
+        Clean runs answer for the contaminated ones; those answer where there is nothing better.
+        """
         for index, case in enumerate(forecast.cases):
             if (runs := self._exact.get(_key(case))) is None:
                 continue
             for phase, seconds in _SECONDS.items():
-                clean = [seconds(o) for o in runs if _IS_CLEAN[phase](o)]
-                _put(getattr(forecast, phase), index, [value for value in clean if value])
+                clean = [o for o in runs if _IS_CLEAN[phase](o)]
+                found = [value for o in clean or runs if (value := seconds(o))]
+                least_sd = NOISE_SD if clean else CONTAMINATED_SD
+                _put(getattr(forecast, phase), index, found, least_sd=least_sd)
             peaks = [o.peak_rss_bytes for o in runs if o.peak_rss_bytes]
             if peaks:
                 forecast.peak_bytes[index] = np.median(peaks)
@@ -189,14 +194,14 @@ class _Known:
         return forecast
 
 
-def _put(belief: Belief, index: int, seconds: Sequence[float]) -> None:
+def _put(belief: Belief, index: int, seconds: Sequence[float], *, least_sd: float) -> None:
     """Replace one belief by measurements: their median, and a spread never below the noise."""
     if not seconds:
         return
     logs = np.log(seconds)
     belief.mean[index] = np.median(logs)
-    spread = np.std(logs, ddof=1) if len(logs) > 1 else NOISE_SD
-    belief.sd[index] = max(spread, NOISE_SD)
+    spread = np.std(logs, ddof=1) if len(logs) > 1 else least_sd
+    belief.sd[index] = max(spread, least_sd)
 
 
 def _prefill_s(observation: Observation) -> float | None:

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
+from autotune.backends.protocol import EngineError
 from autotune.cli.main import main
 from autotune.domain.config import KNOBS
+from autotune.domain.plan import MemoryPlan
 from autotune.domain.prediction import TARGETS
+from autotune.domain.run import Reason
+from autotune.measure.planner import ExactPlanner
 
 QUICK = ("--workload", "pp64+tg8", "--n-ctx", "512")
 
@@ -102,9 +106,41 @@ def test_inspect_shows_the_file_and_the_plan(shell: Shell, smollm2_path: Path) -
 
     assert document["model"]["n_layers"] == 30
     assert sum(entry["n_bytes"] for entry in kv) == 8192 * 30 * 2 * 3 * 64 * 2
+    assert (document["plan"]["source"], document["analytic"]["source"]) == ("engine", "analytic")
+    assert document["plan"]["total_bytes"] == pytest.approx(
+        document["analytic"]["total_bytes"], rel=0.02
+    )
     status, out, _ = shell.run("inspect", smollm2_path)
     assert status == 0
     assert "Q4_1" in out
+    assert "source engine" in out
+
+
+def test_inspect_gives_the_engines_reason_for_an_illegal_combination(
+    shell: Shell, smollm2_path: Path
+) -> None:
+    """Exit 2 and one line, before anything is printed."""
+    status, out, err = shell.run("inspect", smollm2_path, "--set", "n_parallel=300")
+
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "n_seq_max must be <= 256" in err
+
+
+def test_inspect_does_without_an_engine(
+    shell: Shell, smollm2_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own plan, and a remark that says so."""
+
+    def refuse(*_: object) -> MemoryPlan:
+        raise EngineError(Reason.UNSUPPORTED, "llama-cpp-python is missing")
+
+    monkeypatch.setattr(ExactPlanner, "plan", refuse)
+    status, out, err = shell.run("inspect", smollm2_path)
+
+    assert status == 0
+    assert "source analytic" in out
+    assert "llama-cpp-python is missing" in err
 
 
 def test_doctor_names_machine_engine_and_store(shell: Shell) -> None:

@@ -16,14 +16,11 @@ import pytest
 
 from autotune.facts.activity import (
     Pressure,
+    SystemActivity,
     parse_pressure,
-    read_clock_mhz,
     read_cpu_celsius,
-    read_pressure,
     read_process_s,
     read_processor_time,
-    read_swapped_bytes,
-    read_throttle_count,
 )
 
 LinuxTimes = namedtuple("LinuxTimes", "user system idle iowait steal")
@@ -82,34 +79,34 @@ def test_a_process_that_is_gone_has_no_processor_time() -> None:
 
 def test_pressure_is_in_seconds(plant: Callable[[str], Path]) -> None:
     """Of processors, disks and memory; None for a kernel that does not count it."""
-    assert read_pressure(plant("linux_activity")) == Pressure(
+    assert SystemActivity(plant("linux_activity")).pressure() == Pressure(
         cpu_s=2040.718349, io_s=1.310426, memory_s=0.0
     )
 
 
 def test_a_kernel_without_pressure_tells_none(tmp_path: Path) -> None:
     """Whole, or in part."""
-    assert read_pressure(tmp_path) is None
+    assert SystemActivity(tmp_path).pressure() is None
     assert parse_pressure("") is None
     assert parse_pressure("full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n") is None
 
 
 def test_swapping_is_counted_both_ways(plant: Callable[[str], Path], tmp_path: Path) -> None:
     """Pages in and out, in bytes."""
-    assert read_swapped_bytes(plant("linux_activity")) == 256 * mmap.PAGESIZE
-    assert read_swapped_bytes(tmp_path) is None
+    assert SystemActivity(plant("linux_activity")).swapped_bytes() == 256 * mmap.PAGESIZE
+    assert SystemActivity(tmp_path).swapped_bytes() is None
 
 
 def test_the_fastest_processor_is_the_clock(plant: Callable[[str], Path], tmp_path: Path) -> None:
     """An idle one runs at 800 MHz and says nothing of those that work."""
-    assert read_clock_mhz(plant("linux_activity")) == pytest.approx(4199.998)
-    assert read_clock_mhz(tmp_path) is None
+    assert SystemActivity(plant("linux_activity")).clock_mhz() == pytest.approx(4199.998)
+    assert SystemActivity(tmp_path).clock_mhz() is None
 
 
 def test_heat_is_counted(plant: Callable[[str], Path], tmp_path: Path) -> None:
     """Over cores and package; only whether it grows says something."""
-    assert read_throttle_count(plant("linux_activity")) == 44
-    assert read_throttle_count(tmp_path) is None
+    assert SystemActivity(plant("linux_activity")).throttle_count() == 44
+    assert SystemActivity(tmp_path).throttle_count() is None
 
 
 def test_the_processors_own_sensor_is_read() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,25 +19,22 @@ from autotune.measure.runner import LocalRunner
 from tests.measure.test_runner import BACKEND, make_trial
 
 
-def _spin() -> None:
-    while True:
-        pass
-
-
 @contextmanager
-def hogs(count: int) -> Iterator[None]:
-    """So many processes that compute as long as the context lasts."""
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_spin, daemon=True) for _ in range(count)]
-    for process in processes:
-        process.start()
-    time.sleep(0.5)
-    try:
-        yield
-    finally:
+def hogs(count: int) -> Iterator[Callable[[], None]]:
+    """So many processes that compute, until the context ends or the given function is called."""
+    code = "while True: pass"
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
+
+    def end() -> None:
         for process in processes:
             process.kill()
-            process.join()
+            process.wait()
+
+    time.sleep(0.5)
+    try:
+        yield end
+    finally:
+        end()
 
 
 def measure(model_path: Path) -> Run:
@@ -60,27 +58,18 @@ def test_a_run_beside_a_hog_is_marked(smollm2_path: Path) -> None:
 
 def test_a_hog_that_ends_leaves_clean_samples(smollm2_path: Path) -> None:
     """What is made again after it is clean, and the summary is over that alone."""
-    running: list[object] = []
+    trial = make_trial(smollm2_path, n_reps=2, sampling_s=30.0)
+    with hogs(1) as end:
 
-    def end_at_second_sample(what: str) -> None:
-        if what == "sample 3" and running:
-            running.pop().__exit__(None, None, None)  # type: ignore[attr-defined]
+        def notify(what: str) -> None:
+            if what == "sample 3":
+                end()
 
-    context = hogs(1)
-    context.__enter__()
-    running.append(context)
-    try:
-        run = LocalRunner(BACKEND).run(
-            make_trial(smollm2_path, n_reps=1, sampling_s=30.0), notify=end_at_second_sample
-        )
-    finally:
-        while running:
-            running.pop().__exit__(None, None, None)  # type: ignore[attr-defined]
+        run = LocalRunner(BACKEND).run(trial, notify=notify)
 
-    dirty = [g for g in run.generations if g.contamination]
-    clean = [g for g in run.generations if not g.contamination]
-    assert dirty
-    if clean:  # else somebody else was busy as well
+    clean = [generation for generation in run.generations if not generation.contamination]
+    assert run.generations[0].contamination
+    if clean:  # else somebody else is busy on this machine
         assert run.measurement is not None
         assert run.measurement.decode_tps is not None
         assert run.measurement.decode_tps.n == len(clean)

@@ -15,7 +15,10 @@ from autotune.measure.process import count_oom_kills
 from autotune.measure.runner import LocalRunner
 from tests.measure.cgroups import cgroup
 
-_ENTER = "import pathlib, os, sys; pathlib.Path(sys.argv[1], 'cgroup.procs').write_text(str(os.getpid()))\n"
+_ENTER = """\
+import os, pathlib, sys
+pathlib.Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
+"""
 
 
 def inside(group: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

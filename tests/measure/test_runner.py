@@ -51,7 +51,7 @@ def test_a_trial_measures_load_memory_and_both_phases(smollm2_path: Path, no_orp
     assert run.ok, run.message
     assert run.measurement is not None
     assert run.measurement.decode_tps is not None
-    assert 3 <= run.measurement.decode_tps.n <= 8
+    assert 3 <= len(run.generations) <= 3 + 8  # more than three where samples were contaminated
     assert run.load is not None
     assert run.build is not None
     assert run.build.backend == BACKEND

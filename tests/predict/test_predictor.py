@@ -9,6 +9,7 @@ import pytest
 
 from autotune.domain.prediction import TARGETS, Evidence
 from autotune.domain.run import Reason
+from autotune.domain.study import Observation
 from autotune.features.case import Case
 from autotune.measure.simulated import SimulatedRunner
 from autotune.predict.predictor import Predictor
@@ -139,3 +140,86 @@ def test_memory_grows_with_what_it_is_made_of() -> None:
         cases = [dataclasses.replace(case, config=base.replace(**{knob: n})) for n in sizes]
 
         assert np.all(np.diff(predictor.forecast(cases).peak_bytes) > 0)
+
+
+def spoil(observation: Observation, *, slowdown: float = 20.0, run_id: int = 99) -> Observation:
+    """The same run beside a busy neighbour: slower by that factor, and marked."""
+    assert observation.decode_tps is not None
+    assert observation.prefill_tps is not None
+    return dataclasses.replace(
+        observation,
+        run_id=run_id,
+        decode_tps=observation.decode_tps / slowdown,
+        prefill_tps=observation.prefill_tps / slowdown,
+        contaminated=True,
+    )
+
+
+def unmark(observation: Observation) -> Observation:
+    """The planted fault: the same numbers, nobody noticed."""
+    return dataclasses.replace(observation, contaminated=False)
+
+
+def test_a_contaminated_run_is_never_the_measured_answer_beside_a_clean_one() -> None:
+    """The clean run is answered verbatim, whichever came last; unmarked, it would not be."""
+    (clean,) = simulate(CASES[:1])
+    dirty = spoil(clean)
+    for order in ([clean, dirty], [dirty, clean]):
+        prediction = Predictor().fit(order).forecast(CASES[:1]).prediction(0)
+        assert prediction.evidence is Evidence.MEASURED
+        assert prediction.decode_tps.q50 == pytest.approx(clean.decode_tps)
+        assert prediction.prefill_tps.q50 == pytest.approx(clean.prefill_tps)
+    fooled = Predictor().fit([clean, unmark(dirty)]).forecast(CASES[:1]).prediction(0)
+    assert fooled.decode_tps.q50 < 0.5 * (clean.decode_tps or 0)
+
+
+def test_a_contaminated_run_alone_is_an_unsure_answer() -> None:
+    """The only measurement there is, with an interval that does not trust it; memory is exact."""
+    (clean,) = simulate(CASES[:1])
+    dirty = spoil(clean, slowdown=1.3)
+    prediction = Predictor().fit([dirty]).forecast(CASES[:1]).prediction(0)
+
+    assert prediction.evidence is Evidence.MEASURED
+    assert prediction.decode_tps.q50 == pytest.approx(dirty.decode_tps)
+    assert prediction.decode_tps.q05 < (clean.decode_tps or 0) < prediction.decode_tps.q95
+    assert prediction.peak_memory_bytes.q50 == dirty.peak_rss_bytes
+
+
+def test_contaminated_runs_hardly_move_a_fit() -> None:
+    """Two of eight, each twenty times too slow; unmarked, they ruin it."""
+    rng = np.random.default_rng(0)
+    clean = list(simulate([CASES[i] for i in rng.choice(len(CASES), 8, replace=False)]))
+    dirty = [*clean[:6], spoil(clean[6]), spoil(clean[7], run_id=100)]
+    errors = {
+        name: np.median(decode_errors(Predictor().fit(observations), CASES))
+        for name, observations in {
+            "clean": clean,
+            "marked": dirty,
+            "unmarked": [unmark(observation) for observation in dirty],
+        }.items()
+    }
+
+    assert errors["marked"] < 0.2
+    assert errors["unmarked"] > 2 * errors["marked"]
+
+
+def test_a_contaminated_success_is_a_success() -> None:
+    """A busy neighbour says nothing against the configuration."""
+    (clean,) = simulate(CASES[:1])
+    with_it = Predictor().fit([clean]).forecast(CASES[:2]).p_success
+    spoiled = Predictor().fit([spoil(clean, slowdown=1)]).forecast(CASES[:2]).p_success
+
+    assert spoiled == pytest.approx(with_it)
+
+
+def test_a_disturbed_load_spoils_the_load_time_alone() -> None:
+    """An undisturbed one answers for it; the rates that were measured after it stay verbatim."""
+    clean = simulate(CASES[:1])[0]
+    assert clean.load is not None
+    slow = dataclasses.replace(clean.load, model_s=60.0)
+    disturbed = dataclasses.replace(clean, run_id=99, load=slow, load_contaminated=True)
+    prediction = Predictor().fit([clean, disturbed]).forecast(CASES[:1]).prediction(0)
+
+    assert prediction.load_s.q50 == pytest.approx(clean.load.total_s)
+    assert prediction.decode_tps.q50 == pytest.approx(clean.decode_tps)
+    assert prediction.decode_tps.q95 < 1.1 * prediction.decode_tps.q50

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from autotune.domain.conditions import Conditions
 from autotune.domain.run import Reason
 from autotune.store.frames import (
     GENERATION_COLUMNS,
@@ -13,7 +14,7 @@ from autotune.store.frames import (
     runs_frame,
 )
 from autotune.store.store import Store
-from tests.factories import make_run
+from tests.factories import make_generation, make_run
 from tests.store import examples
 
 
@@ -61,3 +62,17 @@ def test_one_row_a_generation(store: Store) -> None:
     assert frame["run_id"].tolist() == [run_id] * 3
     assert frame["repetition"].tolist() == [0, 1, 2]
     assert frame["itl_p95_s"].tolist() == pytest.approx([0.01] * 3)
+
+
+def test_medians_are_over_the_clean_generations(store: Store) -> None:
+    """Over all of them where none is clean; the words say which is which."""
+    dirty = Conditions(foreign_cpu_ratio=0.5)
+    slow = make_generation(repetition=1, token_ns=(200_000_000,) * 4, conditions=dirty)
+    examples.record(store, make_run(generations=(make_generation(), slow)))
+    examples.record(store, make_run(generations=(slow,)))
+
+    assert runs_frame(store)["decode_tps"].tolist() == pytest.approx([100, 5])
+    assert runs_frame(store)["n_generations"].tolist() == [2, 1]
+    assert runs_frame(store)["contamination"].tolist() == ["foreign_cpu", "foreign_cpu"]
+    words = generations_frame(store)["contamination"].tolist()
+    assert words == ["", "foreign_cpu", "foreign_cpu"]

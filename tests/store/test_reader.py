@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
+from autotune.domain.conditions import Conditions, Contamination
 from autotune.domain.errors import UserError
 from autotune.domain.machine import DiskFacts, DiskProbe
-from autotune.domain.run import Purpose, Reason
+from autotune.domain.run import Generation, Purpose, Reason
 from autotune.domain.workload import Workload
 from autotune.store.store import Store
 from tests.factories import make_generation, make_machine, make_model, make_run, make_trial
@@ -192,3 +193,52 @@ def test_the_disk_of_a_model_is_kept_with_its_place(store: Store) -> None:
     assert store.load_disk(model_id, Path("elsewhere.gguf")) is None
     (observation,) = store.observations()
     assert observation.disk == probe
+
+
+def spoiled(n_clean: int, n_dirty: int) -> tuple[Generation, ...]:
+    """Clean samples at 100 tokens per second, then contaminated ones at 5."""
+    clean = [make_generation(repetition=i) for i in range(n_clean)]
+    dirty = [
+        make_generation(
+            repetition=n_clean + i,
+            token_ns=(200_000_000,) * 4,
+            conditions=Conditions(foreign_cpu_ratio=0.5),
+        )
+        for i in range(n_dirty)
+    ]
+    return (*clean, *dirty)
+
+
+@pytest.mark.parametrize(
+    ("n_clean", "n_dirty", "contaminated", "decode_tps"),
+    [(3, 5, False, 100), (1, 4, True, 100), (0, 3, True, 5)],
+)
+def test_rates_are_those_of_the_clean_samples(
+    store: Store, n_clean: int, n_dirty: int, contaminated: bool, decode_tps: float
+) -> None:
+    """In tables and lessons as in the run's own summary; too few of them mark the run."""
+    run = make_run(generations=spoiled(n_clean, n_dirty))
+    run_id = examples.record(store, run)
+
+    (stored,), (observation,) = store.list_runs(), store.observations()
+    assert run.measurement is not None
+    assert run.measurement.decode_tps is not None
+    assert stored.decode_tps == pytest.approx(decode_tps)
+    assert observation.decode_tps == pytest.approx(run.measurement.decode_tps.median)
+    assert observation.contaminated is contaminated
+    assert store.load_run(run_id).run == run
+
+
+def test_an_observation_tells_the_conditions_that_a_predictor_may_use(store: Store) -> None:
+    """Heat in steps of ten degrees, the power source, and whether the load was disturbed."""
+    conditions = Conditions(cpu_celsius_max=78.4, on_ac=False, foreign_cpu_ratio=0.01)
+    examples.record(
+        store, make_run(conditions=conditions, load_contamination=(Contamination.SWAP,))
+    )
+    examples.record(store, make_run(conditions=Conditions()))
+
+    told, untold = store.observations()
+    assert (told.temperature_bucket, told.on_ac, told.foreign_cpu_ratio) == (70, False, 0.01)
+    assert (told.contaminated, told.load_contaminated) == (False, True)
+    assert (untold.temperature_bucket, untold.on_ac, untold.foreign_cpu_ratio) == (None, None, None)
+    assert not untold.load_contaminated

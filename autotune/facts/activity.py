@@ -48,9 +48,7 @@ class Pressure:
     memory_s: float | None
 
 
-def read_processor_time(
-    read: Callable[[], Any] = psutil.cpu_times,
-) -> ProcessorTime | None:
+def read_processor_time(read: Callable[[], Any] = psutil.cpu_times) -> ProcessorTime | None:
     """Idle and stolen time.
 
     Busy time is what is left of the wall clock: Linux counts idle time exactly (tickless kernels),
@@ -73,7 +71,7 @@ def read_process_s(pid: int) -> float | None:
     """Processor time of a process with all its threads; None when it is gone.
 
     Linux has a clock for each process, exact to the nanosecond: its number is ``(~pid << 3) | 2``
-    (``MAKE_PROCESS_CPUCLOCK`` in ``include/linux/posix-timers_types.h``).
+    (``make_process_cpuclock`` in ``include/linux/posix-timers.h``).
     """
     try:
         return time.clock_gettime((~pid << 3) | 2)
@@ -123,9 +121,9 @@ class SystemActivity:
 def parse_pressure(text: str) -> float | None:
     """Seconds of ``some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`` (in microseconds)."""
     for line in text.splitlines():
-        kind, *_, total = line.split()
-        if kind == "some" and total.startswith("total="):
-            return int(total.removeprefix("total=")) / 1e6
+        kind, _, totals = line.partition(" ")
+        if kind == "some":
+            return int(totals.rpartition("total=")[2]) / 1e6
     return None
 
 

@@ -4,7 +4,7 @@ llama.cpp reserves its compute buffer for full batches over a full cache with lo
 A smaller batch keeps the places of that reservation and writes the beginning of each
 (``ggml_gallocr_alloc_graph``); what is never written never becomes resident. Beside the buffer lies
 the work buffer, into which the inputs of matrix products are converted (``ggml_graph_plan``).
-Revision 0c1e57098; with it 110 measured peaks agree to 0.3 %, see ``tests/benchmarks/memory.py``.
+Revision 0c1e57098; 94 measured peaks agree within 0.6 %, see ``tests/benchmarks/memory.py``.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def measure_generations(
     another made, up to ``n_reps + max_reps`` in all), and up to ``max_reps`` clean ones while
     their median is not known within PRECISION_RATIO.
     """
-    kept: list[Generation] = [_warm_up(take)]
+    kept: list[Generation] = [_warm_up(take, time_left)]
     while len(kept) < n_reps or (
         time_left() and _is_worth_another(kept, n_reps=n_reps, max_reps=max_reps)
     ):
@@ -44,12 +44,12 @@ def _is_worth_another(kept: Sequence[Generation], *, n_reps: int, max_reps: int)
     return len(clean) < max_reps and half_width_ratio(clean) > PRECISION_RATIO
 
 
-def _warm_up(take: Callable[[int], Generation]) -> Generation:
+def _warm_up(take: Callable[[int], Generation], time_left: Callable[[], bool]) -> Generation:
     """The first sample that agrees with the one before it."""
     before = take(0)
     for _ in range(MAX_WARM_UPS):
         after = take(0)
-        if _agree(before, after):
+        if _agree(before, after) or not time_left():
             break
         before = after
     return after

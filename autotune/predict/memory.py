@@ -70,7 +70,7 @@ class MemoryRegressor:
         a = self._scaled(cases, x)
         peak = known + np.maximum(x @ _TYPICAL + a @ self.weights_, 0) * MIB
         a /= (_NOISE_RATIO * peak / MIB)[:, None]
-        doubt = np.einsum("ij,jk,ik->i", a, self.covariance_, a)
+        doubt = np.sum(a @ self.covariance_ * a, axis=1)
         return peak, _NOISE_RATIO * np.sqrt(doubt + self.misfit_)
 
     def _scaled(self, cases: Sequence[Case], x: Array) -> Array:
@@ -106,14 +106,14 @@ def _row(case: Case) -> tuple[float, ...]:
     scratch = touched.n_bytes(case.config, case.workload)
     if plan.vram_bytes:
         scratch = min(scratch, reserved)
-    known = plan.host_bytes - reserved + _kept(plan.total_bytes(component="kv"), case)
-    known += _SAMPLER_BYTES_PER_WORD * case.model.n_vocab
+    known = (
+        plan.host_bytes
+        - reserved
+        + _SAMPLER_BYTES_PER_WORD * case.model.n_vocab
+        # A measured run restores the cache of its depth from a copy.
+        + plan.total_bytes(component="kv") * case.workload.n_depth / case.config.n_ctx
+    )
     return known, 1.0, case.model.header_bytes / MIB, scratch / MIB
-
-
-def _kept(cache_bytes: int, case: Case) -> float:
-    """The copy from which a measured run restores the cache of its depth."""
-    return cache_bytes * min(case.workload.n_depth / case.config.n_ctx, 1.0)
 
 
 @lru_cache(maxsize=64)

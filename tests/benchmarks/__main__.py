@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import fidelity, loads, repeatability, tuning
+from tests.benchmarks import fidelity, loads, memory, observers, repeatability, tuning
 
 NATIVE = Path(".native/bin").resolve()
 FIGURES: dict[str, Callable[[], None]] = {
     "fidelity": lambda: fidelity.main(NATIVE),
     "loads": loads.main,
+    "memory": lambda: memory.main(NATIVE),
+    "observers": observers.main,
     "repeatability": repeatability.main,
     "tuning": tuning.main,
 }

@@ -20,7 +20,7 @@ from tests.benchmarks.models import models
 from tests.benchmarks.table import print_table
 
 PAIRS = 10
-N_PROMPT, N_GEN = 256, 64
+N_PROMPT, N_GEN = 128, 32
 
 
 def main(native: Path) -> None:

@@ -22,6 +22,7 @@ from autotune.facts.activity import (
     read_process_s,
     read_processor_time,
 )
+from autotune.facts.text import KeptFile
 
 LinuxTimes = namedtuple("LinuxTimes", "user system idle iowait steal")
 PlainTimes = namedtuple("PlainTimes", "user system idle")
@@ -119,3 +120,27 @@ def test_the_processors_own_sensor_is_read() -> None:
     assert read_cpu_celsius(sensors) == 52.0
     assert read_cpu_celsius(dict) is None
     assert read_cpu_celsius(None) is None
+
+
+def test_a_kept_file_tells_its_present_text(tmp_path: Path) -> None:
+    """Without being opened again; a file that was never there tells nothing."""
+    path = tmp_path / "counter"
+    path.write_text("1\n")
+    kept = KeptFile(path)
+    assert kept.read() == "1\n"
+    path.write_text("22\n")
+
+    assert kept.read() == "22\n"
+    assert KeptFile(tmp_path / "nowhere").read() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of processes in files")
+def test_a_kept_file_of_a_process_that_is_gone_tells_nothing() -> None:
+    """Also when its number is another's by now."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        kept = KeptFile(Path(f"/proc/{process.pid}/status"))
+        assert kept.read()
+        process.kill()
+        process.wait()
+
+    assert kept.read() is None

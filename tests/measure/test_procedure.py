@@ -72,6 +72,14 @@ def test_no_repetition_is_added_when_time_is_up() -> None:
     assert len(kept) == 3
 
 
+def test_warm_up_ends_when_time_is_up() -> None:
+    """One sample is thrown away, whatever the second says."""
+    take, left = script([500, 400, 300, 200, 100])
+    measure_generations(take, n_reps=3, max_reps=8, time_left=lambda: False)
+
+    assert left == [100]
+
+
 def test_the_interval_drops_its_ends_from_six_samples_on() -> None:
     """One outlier among six does not widen it."""
     samples = [make_generation(prefill_ns=100, token_ns=()) for _ in range(5)]

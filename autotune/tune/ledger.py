@@ -20,6 +20,7 @@ class Ledger:
     def __init__(self, cases: Sequence[Case], default: Config) -> None:
         self._cases, self._default = cases, default
         self._measured: dict[int, Run] = {}
+        self._doubtful: dict[int, Run] = {}
         self._provisional: dict[int, int] = {}
         self.n_trials = 0
 
@@ -43,7 +44,8 @@ class Ledger:
         """Take back the trials since the last clean anchor; run id → candidate."""
         discarded = dict(self._provisional)
         for index in discarded.values():
-            self._measured.pop(index, None)
+            if (run := self._measured.pop(index, None)) is not None:
+                self._doubtful[index] = run
         self._provisional.clear()
         return discarded
 
@@ -57,10 +59,16 @@ class Ledger:
         return min(self._measured.values(), key=request_s, default=None)
 
     def winner(self) -> int | None:
-        """Of the candidates that tie with the fastest, the one nearest to the default."""
+        """Of the candidates that tie with the fastest, the one nearest to the default.
+
+        Where only the default is left, the fastest discarded candidate is put to the proof: the
+        confirmation alternates, so a drift cannot favour it.
+        """
         best = self.best
         if best is None:
             return None
+        if set(self._measured) == {0} and self._doubtful:
+            return min(self._doubtful, key=lambda index: request_s(self._doubtful[index]))
         limit = request_s(best) * (1 + TIE_RATIO)
         tied = [index for index, run in self._measured.items() if request_s(run) <= limit]
         return min(tied, key=self._distance)

@@ -15,21 +15,29 @@ WARM_UP_AGREEMENT_RATIO = 0.03
 MAX_WARM_UPS = 3
 PRECISION_RATIO = 0.03
 """Repeat until the median is known this well."""
+OVERDRAFT = 3.0
+"""What is slower than everybody thought gets its time so many times over for the fewest
+repetitions that were asked for; then those that there are have to do."""
 
 
 def measure_generations(
-    take: Callable[[int], Generation], *, n_reps: int, max_reps: int, time_left: Callable[[], bool]
+    take: Callable[[int], Generation],
+    *,
+    n_reps: int,
+    max_reps: int,
+    spent_ratio: Callable[[], float],
 ) -> tuple[Generation, ...]:
     """Generations worth keeping, numbered from 0.
 
-    ``take(index)`` makes one. At least one is thrown away as warm-up; at least ``n_reps`` are
-    kept. While time is left, ``n_reps`` clean ones are asked for (a contaminated one is kept, and
-    another made, up to ``n_reps + max_reps`` in all), and up to ``max_reps`` clean ones while
-    their median is not known within PRECISION_RATIO.
+    ``take(index)`` makes one; ``spent_ratio()`` is the share of the time budget that is gone. At
+    least one is thrown away as warm-up; ``n_reps`` are kept, fewer only when the budget is spent
+    OVERDRAFT times. Within the budget, ``n_reps`` clean ones are asked for (a contaminated one is
+    kept, and another made, up to ``n_reps + max_reps`` in all), and up to ``max_reps`` clean ones
+    while their median is not known within PRECISION_RATIO.
     """
-    kept: list[Generation] = [_warm_up(take, time_left)]
-    while len(kept) < n_reps or (
-        time_left() and _is_worth_another(kept, n_reps=n_reps, max_reps=max_reps)
+    kept: list[Generation] = [_warm_up(take, spent_ratio)]
+    while (len(kept) < n_reps and spent_ratio() < OVERDRAFT) or (
+        spent_ratio() < 1 and _is_worth_another(kept, n_reps=n_reps, max_reps=max_reps)
     ):
         kept.append(take(len(kept)))
     return tuple(kept)
@@ -44,12 +52,12 @@ def _is_worth_another(kept: Sequence[Generation], *, n_reps: int, max_reps: int)
     return len(clean) < max_reps and half_width_ratio(clean) > PRECISION_RATIO
 
 
-def _warm_up(take: Callable[[int], Generation], time_left: Callable[[], bool]) -> Generation:
+def _warm_up(take: Callable[[int], Generation], spent_ratio: Callable[[], float]) -> Generation:
     """The first sample that agrees with the one before it."""
     before = take(0)
     for _ in range(MAX_WARM_UPS):
         after = take(0)
-        if _agree(before, after) or not time_left():
+        if _agree(before, after) or spent_ratio() >= 1:
             break
         before = after
     return after

@@ -116,7 +116,7 @@ class LocalRunner:
         found.load = unpack_load(answer["load"])
         found.load_contamination = watch.conditions(since).contamination
         found.report = unpack_report(answer["report"])
-        enough_at = self._clock() + trial.sampling_s
+        began = self._clock()
         earlier: list[Conditions] = []
 
         def take(repetition: int) -> Generation:
@@ -129,7 +129,7 @@ class LocalRunner:
             take,
             n_reps=trial.n_reps,
             max_reps=trial.max_reps,
-            time_left=lambda: self._clock() < enough_at,
+            spent_ratio=lambda: (self._clock() - began) / max(trial.sampling_s, 1e-3),
         )
 
 

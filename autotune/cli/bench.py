@@ -107,7 +107,9 @@ def bench(
 def default_config(model: ModelFacts, machine: MachineFacts, workload: Workload) -> Config:
     """The newcomer's default with the context of a balanced recommendation."""
     n_ctx = choose_n_ctx(Target.BALANCED, model, workload)
-    return get_backend(DEFAULT_BACKEND).default_config(n_ctx=n_ctx, n_logical=machine.n_logical)
+    return get_backend(DEFAULT_BACKEND).default_config(
+        n_ctx=n_ctx, n_logical=machine.n_logical or machine.n_processors
+    )
 
 
 class _Bench:

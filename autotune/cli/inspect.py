@@ -48,7 +48,9 @@ def inspect(model: ModelArgument, changes: SetOption = None, as_json: JsonOption
     facts = read_model(model)
     machine = read_machine()
     n_ctx = min(_N_CTX, facts.n_ctx_train)
-    default = get_backend(DEFAULT_BACKEND).default_config(n_ctx=n_ctx, n_logical=machine.n_logical)
+    default = get_backend(DEFAULT_BACKEND).default_config(
+        n_ctx=n_ctx, n_logical=machine.n_logical or machine.n_processors
+    )
     config = parse_config(changes, default)
     plan = _exact_plan(model, config)
     gpus = machine.gpus if plan is None else _usable_gpus(machine)

@@ -14,6 +14,7 @@ from autotune.cli import (
     db,
     demo,
     doctor,
+    evaluate,
     inspect,
     predict,
     recommend,
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for module in (doctor, inspect, bench, tune, recommend, predict, runs, demo):
+for module in (doctor, inspect, bench, tune, recommend, predict, evaluate, runs, demo):
     module.register(app)
 app.add_typer(db.app, name="db")
 

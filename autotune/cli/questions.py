@@ -41,7 +41,9 @@ def frame_question(
         n_ctx = choose_n_ctx(target, model, workload)
     workload.require_context(n_ctx)
     backend = get_backend(DEFAULT_BACKEND)
-    default = backend.default_config(n_ctx=n_ctx, n_logical=machine.n_logical)
+    default = backend.default_config(
+        n_ctx=n_ctx, n_logical=machine.n_logical or machine.n_processors
+    )
     space = search_space(model, machine, default=default, workload=workload, hardware=hardware)
     subject = register_subject(model_path, model, machine, store, engine_gpus=engine_gpus)
     return Question(

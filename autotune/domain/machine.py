@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -10,7 +11,7 @@ class GPUFacts:
     """One GPU, seen by its driver (NVML), by the inference engine, or by both."""
 
     name: str
-    total_bytes: int
+    total_bytes: int | None = None
     free_bytes: int | None = None
     uuid: str | None = None
     """The driver's identity of the device; joins what NVML and the engine say of it."""
@@ -32,16 +33,19 @@ class GPUFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineFacts:
-    """One machine, as far as it decides how fast a model runs."""
+    """One machine, as far as it decides how fast a model runs.
+
+    Of this machine nearly everything is known, of one in somebody's table hardly more than names.
+    """
 
     cpu: str
     """Marketing name of the processor."""
-    n_logical: int
+    n_logical: int | None = None
     """Processors the system counts, hyper-threads included."""
-    n_physical: int | None
+    n_physical: int | None = None
     n_performance: int | None = None
     """Physical cores of the fastest kind; None where all are alike or nobody says."""
-    n_usable: int
+    n_usable: int | None = None
     """Processors this process may really use: affinity ∩ cgroup quota, rounded down, at least 1."""
     cpu_quota: float | None = None
     """Processors' worth of time per second that the cgroup allows; None without a quota."""
@@ -50,19 +54,24 @@ class MachineFacts:
     cache_l2_bytes: int | None = None
     cache_l3_bytes: int | None = None
     n_numa_nodes: int | None = None
-    ram_bytes: int
+    ram_bytes: int | None = None
     ram_limit_bytes: int | None = None
     """Memory limit of the cgroup; None without one."""
-    system: str
+    system: str | None = None
     """``Linux``, ``Darwin`` or ``Windows``."""
-    os_version: str
-    kernel: str
+    os_version: str | None = None
+    kernel: str | None = None
     gpus: tuple[GPUFacts, ...] = ()
 
     @property
-    def usable_ram_bytes(self) -> int:
-        """The smaller of the installed memory and the cgroup's limit."""
-        return min(self.ram_bytes, self.ram_limit_bytes or self.ram_bytes)
+    def usable_ram_bytes(self) -> int | None:
+        """The smaller of installed memory and the cgroup's limit; None where both are unknown."""
+        return min(filter(None, (self.ram_bytes, self.ram_limit_bytes)), default=None)
+
+    @property
+    def n_processors(self) -> int:
+        """Processors to plan with: the usable ones, else what is known of them; at least 1."""
+        return self.n_usable or self.n_physical or self.n_logical or 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +151,30 @@ class Build:
     """The features it says it was compiled with."""
 
     @property
+    def api(self) -> str:
+        """What it computes with: that of its first GPU, else ``CPU``."""
+        return next(filter(None, map(gpu_api, self.devices)), "CPU")
+
+    @property
     def label(self) -> str:
         """Version and commit as one word, such as ``0.3.36+0c1e57098``."""
         return f"{self.version}+{self.commit}" if self.commit else self.version
+
+
+_GPU_APIS: Mapping[str, str] = {
+    "cuda": "CUDA", "rocm": "ROCm", "hip": "ROCm", "vulkan": "Vulkan", "metal": "Metal",
+    "mtl": "Metal", "sycl": "SYCL", "opencl": "OpenCL", "kompute": "Kompute", "cann": "CANN",
+    "musa": "MUSA",
+}  # fmt: skip
+
+
+def gpu_api(name: str) -> str | None:
+    """What computes behind llama.cpp's name of a device or backend, such as ``CUDA0``.
+
+    None for what is no GPU: ``CPU``, ``BLAS``, ``RPC``.
+    """
+    words = name.lower()
+    return next((api for part, api in _GPU_APIS.items() if part in words), None)
 
 
 def _interpolate(x: float, xs: tuple[float, ...], ys: tuple[float, ...]) -> float:

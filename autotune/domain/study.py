@@ -51,6 +51,8 @@ class Observation:
     backend: str
     build: str
     """Version and commit of the engine, as one word."""
+    api: str = "CPU"
+    """What the engine computes with: ``CPU``, ``CUDA``, ``ROCm``, ``Vulkan`` or ``Metal``."""
     config: Config
     workload: Workload | None
     """None for a run that measured no generation."""
@@ -64,6 +66,8 @@ class Observation:
     peak_anon_bytes: int | None = None
     peak_file_bytes: int | None = None
     peak_rss_bytes: int | None = None
+    peak_vram_bytes: int | None = None
+    """Over all GPUs."""
     prefill_tps: float | None = None
     decode_tps: float | None = None
     ttft_s: float | None = None

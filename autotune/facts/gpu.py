@@ -106,6 +106,8 @@ def _same(gpu: GPUFacts, device: EngineDevice) -> bool:
     ours, theirs = _plain(gpu.name), _plain(device.description)
     if not ours or not theirs or (ours not in theirs and theirs not in ours):
         return False
+    if gpu.total_bytes is None:
+        return True
     larger = max(gpu.total_bytes, device.total_bytes)
     return abs(gpu.total_bytes - device.total_bytes) <= _SAME_SIZE * larger
 

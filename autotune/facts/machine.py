@@ -73,8 +73,8 @@ def _limits(root: Path, system: str) -> CgroupLimits:
     return read_cgroup(root) if system == "Linux" else CgroupLimits()
 
 
-def _gib(n_bytes: int) -> int:
-    return round(n_bytes / GIB)
+def _gib(n_bytes: int | None) -> int | None:
+    return None if n_bytes is None else round(n_bytes / GIB)
 
 
 def _on_ac() -> bool | None:

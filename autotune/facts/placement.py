@@ -65,7 +65,7 @@ def _bounds(config: Config, gpus: Sequence[GPUFacts]) -> Sequence[float]:
     """The share of the offloaded layers at which each next GPU begins; shape (n_gpus − 1,)."""
     shares = (config.tensor_split or ())[: len(gpus)]
     if not any(shares):
-        shares = tuple(float(gpu.free_bytes or gpu.total_bytes) for gpu in gpus)
+        shares = tuple(float(gpu.free_bytes or gpu.total_bytes or 1) for gpu in gpus)
     total = sum(shares)
     return [reached / total for reached in accumulate(shares)][: len(gpus) - 1]
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from autotune.domain.config import Config
 from autotune.domain.machine import DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.study import Observation
 from autotune.domain.workload import Workload
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,9 +22,14 @@ class Case:
 
     machine_id: str
     machine: MachineFacts
-    probe: Probe
+    probe: Probe | None
+    """None on a machine that nobody probed: published constants stand in."""
     model: ModelFacts
     backend: str
+    api: str = "CPU"
+    """What the engine computes with: ``CPU``, ``CUDA``, ``ROCm``, ``Vulkan`` or ``Metal``."""
+    build: str = ""
+    """Version of the engine, as one word; empty where nobody says."""
     config: Config
     workload: Workload
     cached_ratio: float | None = 1.0
@@ -29,8 +39,8 @@ class Case:
 
     @classmethod
     def of(cls, observation: Observation) -> Case | None:
-        """The case that a stored run is an answer to; None without probe or workload."""
-        if observation.probe is None or observation.workload is None:
+        """The case that a stored run is an answer to; None without a workload."""
+        if observation.workload is None:
             return None
         return cls(
             machine_id=observation.machine_id,
@@ -38,6 +48,8 @@ class Case:
             probe=observation.probe,
             model=observation.model,
             backend=observation.backend,
+            api=observation.api,
+            build=observation.build,
             config=observation.config,
             workload=observation.workload,
             cached_ratio=observation.cached_ratio,

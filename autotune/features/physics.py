@@ -2,7 +2,8 @@
 
 A decoded token reads every active weight and the whole KV cache once, so its least time is bytes
 over bandwidth (or FLOPs over FLOPS, whichever is longer). A prompt multiplies every active weight
-once per token and reads the weights once per physical batch. Loading moves the file once.
+once per token and reads the weights that its tokens touch once per physical batch. Host and GPU
+work one after the other, each on the layers that live there. Loading moves the file once.
 Williams, Waterman, Patterson: "Roofline", CACM 52(4), 2009.
 
 Everything here is exact arithmetic outside the learned part: a predictor only learns how much of
@@ -11,22 +12,22 @@ the roofline is reached.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-from autotune.domain.config import KV_BYTES_PER_ELEMENT
-from autotune.domain.machine import Probe
 from autotune.domain.model import ModelFacts
-from autotune.features.case import Case
-
-Array = npt.NDArray[np.float64]
+from autotune.features.arrays import CaseArrays
+from autotune.features.case import Array
 
 VOCABULARY_S = 1e-6
 """Seconds to enter one word into the tokeniser's tables (0.05–0.4 s for 50k–260k words)."""
+_OFFLOAD_TOKENS = 32
+"""Batches from here on are computed on the GPU even for weights that live on the host
+(``GGML_OP_OFFLOAD_MIN_BATCH``)."""
+_MIN_S = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,12 @@ class ModelWork:
     active_bytes: float
     """Weight bytes that decoding one token reads, the output layer included."""
     active_params: float
+    dense_bytes: float
+    """Bytes of the layers that every token reads: all but experts and output layer."""
+    expert_bytes: float
+    """Bytes of all experts, used or not."""
+    expert_share: float
+    output_bytes: float
     body_params: float
     """Weights multiplied for every prompt token: all but the output layer."""
     output_params: float
@@ -47,25 +54,34 @@ class ModelWork:
     """FLOPs per token and per cached token: QKᵀ and the weighted sum of values."""
     sliding_share: float
     """Share of the KV elements that live in sliding-window layers."""
+    attending_share: float
+    """Share of the layers that look back at all: the others keep a state."""
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def model_work(model: ModelFacts) -> ModelWork:
     """The per-token work of a model; remembered, because candidates share a model."""
     output = "embedding" if model.is_tied else "output"
     output_params = sum(t.n_elements for t in model.tensors if t.group == output)
+    output_bytes = sum(t.n_bytes for t in model.tensors if t.group == output)
+    experts = sum(t.n_bytes for t in model.tensors if t.group == "experts")
     cached = [model.cached_elements(layer) for layer in range(model.n_layers)]
     sliding = [sum(pair) for pair, slides in zip(cached, model.is_sliding, strict=False) if slides]
-    width = model.key_length + model.value_length
+    attending = sum(bool(sum(pair)) for pair in cached)
     return ModelWork(
         active_bytes=model.active_bytes,
         active_params=model.active_params,
+        dense_bytes=model.active_bytes - output_bytes - experts * model.expert_share,
+        expert_bytes=experts,
+        expert_share=model.expert_share,
+        output_bytes=output_bytes,
         body_params=max(model.active_params - output_params, 1.0),
         output_params=output_params,
         kv_elements_k=sum(key for key, _ in cached),
         kv_elements_v=sum(value for _, value in cached),
-        attention_flops=2.0 * sum(model.n_heads) * width,
+        attention_flops=2.0 * sum(model.n_heads) * (model.key_length + model.value_length),
         sliding_share=sum(sliding) / max(sum(map(sum, cached)), 1),
+        attending_share=attending / max(model.n_layers, 1),
     )
 
 
@@ -88,102 +104,165 @@ class Roofline:
     prefill_is_memory: Array
 
 
-def roofline(cases: Sequence[Case]) -> Roofline:
-    """The roofline of each case, from its machine's probe."""
-    work = [model_work(case.model) for case in cases]
-    active_bytes = _column(w.active_bytes for w in work)
-    kv_bytes = _kv_bytes(cases, work)
-    threads = _column(case.config.n_threads for case in cases)
-    threads_batch = _column(case.config.n_threads_batch for case in cases)
-    decode_memory = (active_bytes + kv_bytes) / _rates(cases, threads, "read_rate")
-    decode_flops = 2 * _column(w.active_params for w in work)
-    decode_compute = decode_flops / _rates(cases, threads, "flops")
-    prefill_memory, prefill_compute = _prefill(cases, work, threads_batch)
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What of a model lives on the GPU; the rest is the host's."""
+
+    layers: Array
+    output: Array
+    kv: Array
+
+
+def roofline(arrays: CaseArrays) -> Roofline:
+    """The roofline of each case, from what its hardware can do."""
+    work = _Work(arrays)
+    share = _shares(arrays, work)
+    decode, decode_bytes, kv_bytes, decode_memory = _decode(arrays, work, share)
+    prefill, prefill_memory = _prefill(arrays, work, share)
     return Roofline(
-        prefill_s=np.maximum(prefill_memory, prefill_compute),
-        decode_s=np.maximum(decode_memory, decode_compute),
-        load_s=_load(cases, work),
-        decode_bytes=active_bytes + kv_bytes,
+        prefill_s=prefill,
+        decode_s=decode,
+        load_s=_load(arrays, work, share),
+        decode_bytes=decode_bytes,
         kv_bytes=kv_bytes,
-        decode_is_memory=(decode_memory >= decode_compute).astype(float),
-        prefill_is_memory=(prefill_memory >= prefill_compute).astype(float),
+        decode_is_memory=decode_memory,
+        prefill_is_memory=prefill_memory,
     )
 
 
-def _prefill(
-    cases: Sequence[Case], work: Sequence[ModelWork], threads: Array
+class _Work:
+    """:class:`ModelWork` by column; every array has shape (n_cases,)."""
+
+    def __init__(self, arrays: CaseArrays) -> None:
+        for name in ModelWork.__dataclass_fields__:
+            setattr(self, name, arrays.of_model(_reader(name)))
+        self.window = arrays.of_model(lambda m: float(m.sliding_window or np.inf))
+        self.n_layers = arrays.of_model(lambda m: m.n_layers)
+
+    dense_bytes: Array
+    expert_bytes: Array
+    expert_share: Array
+    output_bytes: Array
+    active_params: Array
+    body_params: Array
+    output_params: Array
+    kv_elements_k: Array
+    kv_elements_v: Array
+    attention_flops: Array
+    sliding_share: Array
+    attending_share: Array
+
+    def seen(self, depth: Array) -> Array:
+        """Cached tokens that a token attends to, on average over the layers."""
+        sliding = np.minimum(depth, self.window)
+        return depth * (1 - self.sliding_share) + sliding * self.sliding_share
+
+    def cell_bytes(self, arrays: CaseArrays) -> Array:
+        """KV-cache bytes of one token."""
+        return np.asarray(self.kv_elements_k * arrays.bytes_k + self.kv_elements_v * arrays.bytes_v)
+
+
+def _reader(name: str) -> Callable[[ModelFacts], float]:
+    return lambda model: float(getattr(model_work(model), name))
+
+
+def _shares(arrays: CaseArrays, work: _Work) -> _Share:
+    layers = np.minimum(arrays.gpu_layers / work.n_layers, 1.0)
+    return _Share(
+        layers=layers,
+        output=(arrays.gpu_layers > work.n_layers).astype(float),
+        kv=layers * arrays.offload_kqv,
+    )
+
+
+def _decode(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Array, Array, Array]:
+    """(seconds, bytes, KV bytes, whether memory binds) of one generated token."""
+    kv_bytes = work.seen(arrays.decode_depth) * work.cell_bytes(arrays)
+    layer_bytes = work.dense_bytes + work.expert_bytes * work.expert_share
+    flops = 2 * work.active_params + work.seen(arrays.decode_depth) * (
+        work.attention_flops * work.attending_share
+    )
+    gpu_bytes = layer_bytes * share.layers + work.output_bytes * share.output + kv_bytes * share.kv
+    total = layer_bytes + work.output_bytes + kv_bytes
+    on_gpu = gpu_bytes / np.maximum(total, 1)
+    seconds, is_memory = _sequential(
+        arrays,
+        arrays.n_threads,
+        (gpu_bytes, total - gpu_bytes),
+        (flops * on_gpu, flops * (1 - on_gpu)),
+    )
+    return seconds, total, kv_bytes, is_memory
+
+
+def _prefill(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Array]:
+    """(seconds, whether memory binds) of the whole prompt."""
+    n_prompt = arrays.n_prompt
+    batch = np.maximum(np.minimum(arrays.n_ubatch, n_prompt), 1)
+    passes = np.ceil(n_prompt / arrays.n_ubatch)
+    # Each token draws its experts: more tokens at once touch more of them.
+    touched = 1 - (1 - work.expert_share) ** batch
+    layer_bytes = passes * (work.dense_bytes + work.expert_bytes * touched)
+    depth = work.seen(arrays.n_depth + n_prompt / 2)
+    attention = depth * work.attention_flops * work.attending_share
+    layer_flops = n_prompt * (2 * work.body_params + attention)
+    kv_bytes = passes * depth * work.cell_bytes(arrays)
+    output_bytes, output_flops = work.output_bytes, 2 * work.output_params
+    # Large batches are sent to the GPU together with the weights that live on the host.
+    lent = (
+        (arrays.gpu_layers >= 0)
+        * (arrays.gpu_read > 0)
+        * arrays.op_offload
+        * (batch >= _OFFLOAD_TOKENS)
+    )
+    flops_on_gpu = np.maximum(share.layers, lent)
+    gpu_bytes = layer_bytes * share.layers + output_bytes * share.output + kv_bytes * share.kv
+    sent = layer_bytes * (1 - share.layers) * lent
+    host_bytes = layer_bytes * (1 - share.layers) * (1 - lent) + (
+        output_bytes * (1 - share.output) + kv_bytes * (1 - share.kv)
+    )
+    gpu_flops = layer_flops * flops_on_gpu + output_flops * share.output
+    host_flops = layer_flops * (1 - flops_on_gpu) + output_flops * (1 - share.output)
+    seconds, is_memory = _sequential(
+        arrays, arrays.n_threads_batch, (gpu_bytes, host_bytes), (gpu_flops, host_flops)
+    )
+    return np.where(n_prompt > 0, seconds + sent / arrays.link, 0.0), is_memory
+
+
+def _sequential(
+    arrays: CaseArrays,
+    n_threads: Array,
+    n_bytes: tuple[Array, Array],
+    flops: tuple[Array, Array],
 ) -> tuple[Array, Array]:
-    """(memory seconds, arithmetic seconds) of the whole prompt."""
-    n_prompt = _column(case.workload.n_prompt for case in cases)
-    n_ubatch = _column(case.config.n_ubatch for case in cases)
-    depth = _column(case.workload.n_depth for case in cases) + n_prompt / 2
-    passes = np.ceil(n_prompt / n_ubatch)
-    memory = passes * _column(w.active_bytes for w in work)
-    flops = n_prompt * (
-        2 * _column(w.body_params for w in work) + depth * _column(w.attention_flops for w in work)
-    ) + 2 * passes * _column(w.output_params for w in work)
-    return memory / _rates(cases, threads, "read_rate"), flops / _rates(cases, threads, "flops")
+    """Seconds of GPU and host one after the other, and whether memory binds where most is spent."""
+    gpu_memory = _over(n_bytes[0], arrays.gpu_read)
+    gpu_arithmetic = _over(flops[0], arrays.gpu_flops)
+    memory = n_bytes[1] / arrays.read_rate(n_threads)
+    arithmetic = flops[1] / arrays.flops(n_threads)
+    gpu, host = np.maximum(gpu_memory, gpu_arithmetic), np.maximum(memory, arithmetic)
+    binds = np.where(gpu > host, gpu_memory >= gpu_arithmetic, memory >= arithmetic)
+    return np.maximum(gpu + host, _MIN_S), binds.astype(float)
 
 
-def _load(cases: Sequence[Case], work: Sequence[ModelWork]) -> Array:
+def _over(amount: Array, rate: Array) -> Array:
+    """Seconds; none where there is no such device."""
+    return np.divide(amount, rate, out=np.zeros(len(amount)), where=rate > 0)
+
+
+def _load(arrays: CaseArrays, work: _Work, share: _Share) -> Array:
     """Seconds to read the file once and to clear the KV cache, plus the vocabulary's tables.
 
     What is in the page cache comes at its rate, the rest at the disk's; where nobody probed them,
-    both come at the memory's.
+    both come at the memory's. What lives on a GPU is sent there.
     """
-    memory_rate = _rates(cases, np.ones(len(cases)), "read_rate")
-    cached_rate, disk_rate = _file_rates(cases, memory_rate)
-    cached = _column(1.0 if c.cached_ratio is None else c.cached_ratio for c in cases)
-    file_bytes = _column(case.model.file_bytes for case in cases)
-    cleared = _column(case.config.n_ctx for case in cases) * _cell_bytes(cases, work)
-    vocabulary = _column(case.model.n_vocab for case in cases) * VOCABULARY_S
-    read = file_bytes * (cached / cached_rate + (1 - cached) / disk_rate)
-    return read + cleared / memory_rate + vocabulary
-
-
-def _file_rates(cases: Sequence[Case], memory_rate: Array) -> tuple[Array, Array]:
-    """(page-cache rate, disk rate) of each case's file, in bytes per second."""
-    cached = _column((c.disk and c.disk.cached_bytes_per_s) or np.nan for c in cases)
-    cached = np.where(np.isnan(cached), memory_rate, cached)
-    disk = _column((c.disk and c.disk.disk_bytes_per_s) or np.nan for c in cases)
-    return cached, np.where(np.isnan(disk), cached, disk)
-
-
-def _kv_bytes(cases: Sequence[Case], work: Sequence[ModelWork]) -> Array:
-    """KV-cache bytes that one token reads at the workload's mean decode depth."""
-    depth = _column(case.workload.decode_depth for case in cases)
-    window = _column(case.model.sliding_window or np.inf for case in cases)
-    sliding = _column(w.sliding_share for w in work)
-    cells = (1 - sliding) * depth + sliding * np.minimum(depth, window)
-    return cells * _cell_bytes(cases, work)
-
-
-def _cell_bytes(cases: Sequence[Case], work: Sequence[ModelWork]) -> Array:
-    """KV-cache bytes of one token over all layers."""
-    return _column(
-        w.kv_elements_k * KV_BYTES_PER_ELEMENT[case.config.type_k]
-        + w.kv_elements_v * KV_BYTES_PER_ELEMENT[case.config.type_v]
-        for case, w in zip(cases, work, strict=True)
-    )
-
-
-def _rates(cases: Sequence[Case], threads: Array, name: str) -> Array:
-    """A probe's rate at each case's thread count; looked up once per (probe, count)."""
-    known: dict[tuple[int, float], float] = {}
-    return _column(
-        _remember(known, case.probe, name, count)
-        for case, count in zip(cases, threads, strict=True)
-    )
-
-
-def _remember(
-    known: dict[tuple[int, float], float], probe: Probe, name: str, count: float
-) -> float:
-    key = (id(probe), count)
-    if key not in known:
-        known[key] = getattr(probe, name)(count)
-    return known[key]
-
-
-def _column(values: object) -> Array:
-    return np.fromiter(values, dtype=np.float64)  # type: ignore[call-overload, no-any-return]
+    memory_rate = arrays.read_rate(np.ones(len(arrays)))
+    cached_rate = arrays.of_file(lambda c: (c.disk and c.disk.cached_bytes_per_s) or np.nan)
+    cached_rate = np.where(np.isnan(cached_rate), memory_rate, cached_rate)
+    disk_rate = arrays.of_file(lambda c: (c.disk and c.disk.disk_bytes_per_s) or np.nan)
+    disk_rate = np.where(np.isnan(disk_rate), cached_rate, disk_rate)
+    file_bytes = arrays.of_model(lambda m: m.file_bytes)
+    cleared = arrays.n_ctx * work.cell_bytes(arrays)
+    vocabulary = arrays.of_model(lambda m: m.n_vocab) * VOCABULARY_S
+    read = file_bytes * (arrays.cached / cached_rate + (1 - arrays.cached) / disk_rate)
+    sent = file_bytes * share.layers / arrays.link
+    return np.asarray(read + sent + cleared / memory_rate + vocabulary)

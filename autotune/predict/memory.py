@@ -20,8 +20,7 @@ from autotune.domain.units import MIB
 from autotune.facts.plan import MemoryPlanner
 from autotune.facts.touched import TouchedMemory
 from autotune.facts.weights import repacked_types
-from autotune.features.case import Case
-from autotune.features.physics import Array
+from autotune.features.case import Array, Case
 
 _TYPICAL = np.array([48.0, 8.0, 1.0])
 """MiB of interpreter and libraries; bytes of tables per byte of the file's header, of which the

@@ -1,46 +1,58 @@
 """How far from the roofline a phase runs, learned.
 
 The target is the log slowdown: log(measured seconds / roofline seconds), which transfers between
-models and configurations where seconds do not. Two stages, both scikit-learn:
+models and configurations where seconds do not. Three stages:
 
-1. a ridge over all runs of all models: what knobs and model shapes do in general;
-2. for a model with runs on this machine, a Gaussian process with a fixed kernel on the ridge's
-   residuals: what is peculiar to this model. A fixed kernel cannot overfit a handful of runs.
+1. places: what this build of an engine does on this machine, from the other models run there
+   (:mod:`autotune.predict.places`);
+2. an ensemble over all models and machines (:mod:`autotune.predict.ensemble`);
+3. for a model with runs on this machine, a Gaussian process on what the ensemble misses
+   (:mod:`autotune.predict.process`).
+
+The first two are cross-fitted: the families are dealt into folds, and a family is always predicted
+by the ensemble of the fold that has not seen it. So the third stage corrects, and the intervals
+cover, what really happens with a new model (Chernozhukov et al., "Double/debiased machine
+learning", Econometrics Journal 21, 2018).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from autotune.features.columns import CONFIG_COLUMNS
-from autotune.features.physics import Array
-
-if TYPE_CHECKING:
-    # scikit-learn takes a second to import: the functions that need it do.
-    from sklearn.gaussian_process import GaussianProcessRegressor
+from autotune.features.case import Array
+from autotune.features.columns import KNOB_COLUMNS
+from autotune.predict.calibration import COVERAGE, Calibration, tier_of
+from autotune.predict.ensemble import Ensemble, deal_folds, fit_ensembles
+from autotune.predict.places import PlaceEffects
+from autotune.predict.process import Kernel, Process
 
 NOISE_SD = 0.025
 """Spread of the same configuration between processes (2.3 % measured on public telemetry)."""
-_OFFSET_SD = 0.30
-"""How far a model's own efficiency lies from the general one, before it was run."""
-_SHAPE_SD = 0.20
-"""How far the effect of a knob on one model lies from its general effect."""
-_LENGTH_SCALE = 2.0
-"""Two factors of two on one knob, or on two knobs, still resemble each other."""
-_CONTAMINATED_WEIGHT = 0.1
-"""Weight of a contaminated run in the general part; a clean one weighs 1."""
 CONTAMINATED_SD = 0.25
 """How far a contaminated run lies from the truth: a busy neighbour makes a run slower by a tenth,
 or by half."""
-_RIDGE_ALPHA = 1.0
-_MIN_CONFORMAL = 8
-"""Fewest left-out residuals that may rescale the intervals."""
-_COVERAGE = 0.9
-_Z_90 = 1.645
+_CONTAMINATED_WEIGHT = 0.1
+"""Weight of a contaminated run in the general part; a clean one weighs 1."""
+KERNELS = {
+    "prefill": Kernel(offset_sd=0.30, shape_sd=0.25, build_sd=0.12, length_scale=3.0),
+    "decode": Kernel(offset_sd=0.25, shape_sd=0.12, build_sd=0.06, length_scale=3.0),
+    "load": Kernel(offset_sd=0.40, shape_sd=0.15, build_sd=0.10, length_scale=3.0),
+}
+"""Fixed: few runs cannot choose them."""
+_MIN_FAMILIES = 3
+"""Fewer families say nothing of the next one."""
+_MEMBER_SD = 0.08
+"""Doubt about an ensemble whose members agree: it is scaled by the calibration."""
+_NEW_MACHINE_SD = 0.2
+"""Between machines, as long as fewer than three are known."""
+_PRETENDED_RUNS = (1, 2, 5)
+"""Numbers of runs that calibration pretends to have."""
+Strings = npt.NDArray[np.str_]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,118 +61,156 @@ class Belief:
 
     mean: Array
     sd: Array
+    """Conformal: mean ± 1.645 sd covers 90 %."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Correction:
-    process: GaussianProcessRegressor
-    scale: float
-    """Conformal factor on the standard deviations."""
+class Subjects:
+    """Whom rows are about; names of shape (n,), places of shape (n, 3), wide to narrow."""
+
+    groups: Strings
+    """One model on one machine with one engine."""
+    families: Strings
+    places: Strings
+    configs: Strings
+    """Which rows are the same configuration of the same build, whatever the workload."""
+
+    def take(self, rows: npt.NDArray[np.intp] | Bools) -> Subjects:
+        """Those of some rows."""
+        return Subjects(
+            self.groups[rows], self.families[rows], self.places[rows], self.configs[rows]
+        )
+
+    def __len__(self) -> int:
+        return len(self.groups)
 
 
 class PhaseRegressor:
     """Log slowdown of one phase. Without data it answers the prior."""
 
-    def __init__(self, *, prior_mean: float, prior_sd: float) -> None:
-        self.prior_mean = prior_mean
-        self.prior_sd = prior_sd
+    def __init__(self, phase: str, *, prior_mean: float, prior_sd: float) -> None:
+        self.prior_mean, self.prior_sd = prior_mean, prior_sd
+        self._knobs = list(KNOB_COLUMNS[phase])
+        self._kernel = KERNELS[phase]
 
-    def fit(
-        self, x: Array, y: Array, groups: Sequence[str], *, clean: Sequence[bool] | None = None
-    ) -> PhaseRegressor:
-        """Learn from rows x of shape (n, n_features), log slowdowns y and group names, (n,) each.
+    def fit(self, x: Array, y: Array, subjects: Subjects, *, is_clean: Bools) -> PhaseRegressor:
+        """Learn from rows x of shape (n, n_features) and log slowdowns y of shape (n,).
 
-        A group is one model on one machine with one backend. Rows that are not ``clean`` (all are
-        by default) count little.
+        Rows that are not clean count little.
         """
-        is_clean = np.ones(len(y), dtype=bool) if clean is None else np.asarray(clean, dtype=bool)
-        weight = np.where(is_clean, 1.0, _CONTAMINATED_WEIGHT)
-        self.groups_ = np.asarray(groups)
         self.n_rows_ = len(y)
-        self.corrections_: dict[str, _Correction] = {}
-        if self.n_rows_ == 0:
+        self.processes_: dict[str, Process] = {}
+        self.counts_: dict[str, int] = {}
+        self.calibration_ = Calibration({})
+        if not self.n_rows_:
             return self
-        from sklearn.linear_model import Ridge
-
-        # The prior counts as half a run, so that a single odd row does not become the rule.
-        self.center_ = (weight @ y + 0.5 * self.prior_mean) / (weight.sum() + 0.5)
-        ridge = Ridge(alpha=_RIDGE_ALPHA, fit_intercept=False)
-        self.ridge_ = ridge.fit(x, y - self.center_, sample_weight=weight)
-        residual = y - self._general(x)
-        self.between_sd_ = self._between_sd(x, y, weight)
-        for group in np.unique(self.groups_):
-            rows = self.groups_ == group
-            self.corrections_[str(group)] = _fit_correction(x[rows], residual[rows], is_clean[rows])
+        weight = np.where(is_clean, 1.0, _CONTAMINATED_WEIGHT)
+        self._fit_general(x, y, weight, subjects)
+        mean, sd = self._general(x, subjects)
+        residual, noise = y - mean, np.where(is_clean, NOISE_SD, CONTAMINATED_SD)
+        if len(self.folds_) >= _MIN_FAMILIES:
+            scores = self._scores(x, residual, sd, noise, subjects)
+            self.calibration_ = Calibration.fit(scores)
+        for group in np.unique(subjects.groups):
+            rows = np.flatnonzero(subjects.groups == group)
+            self.processes_[str(group)] = self._process(x, residual, noise, subjects, rows)
+            self.counts_[str(group)] = len(np.unique(subjects.configs[rows]))
         return self
 
-    def predict(self, x: Array, groups: Sequence[str]) -> Belief:
-        """Beliefs for rows x, each of a group that may or may not have been seen."""
-        n_cases = len(groups)
-        if self.n_rows_ == 0:
-            return Belief(np.full(n_cases, self.prior_mean), np.full(n_cases, self.prior_sd))
-        mean = self._general(x)
-        sd = np.full(n_cases, np.hypot(self.between_sd_, NOISE_SD))
-        names = np.asarray(groups)
-        for group in np.unique(names):
-            correction = self.corrections_.get(str(group))
-            if correction is not None:
-                rows = names == group
-                shift, spread = correction.process.predict(
-                    x[np.ix_(rows, CONFIG_COLUMNS)], return_std=True
-                )
+    def _fit_general(self, x: Array, y: Array, weight: Array, subjects: Subjects) -> None:
+        # The prior counts as half a run, so that a single odd row does not become the rule.
+        self.center_ = (weight @ y + 0.5 * self.prior_mean) / (weight.sum() + 0.5)
+        self.folds_ = deal_folds(subjects.families)
+        fold = np.array([self.folds_[str(family)] for family in subjects.families])
+        self.places_: PlaceEffects
+        self.ensembles_: tuple[Ensemble, ...]
+        self.places_, self.ensembles_ = fit_ensembles(
+            x, y - self.center_, weight, subjects.families, subjects.places, fold
+        )
+
+    def predict(self, x: Array, subjects: Subjects, *, coverage: float = COVERAGE) -> Belief:
+        """Beliefs for rows x, of models and machines that may or may not have been seen."""
+        if not self.n_rows_:
+            n = len(subjects)
+            return Belief(np.full(n, self.prior_mean), np.full(n, self.prior_sd))
+        mean, sd = self._general(x, subjects)
+        sd *= self.calibration_.factor(tier_of(0), coverage)
+        for group in np.unique(subjects.groups):
+            process = self.processes_.get(str(group))
+            if process is not None:
+                rows = subjects.groups == group
+                shift, spread = process.predict(x[rows][:, self._knobs], subjects.places[rows, 1])
+                factor = self.calibration_.factor(tier_of(self.counts_[str(group)]), coverage)
                 mean[rows] += shift
-                sd[rows] = correction.scale * np.hypot(spread, NOISE_SD)
+                sd[rows] = factor * np.hypot(spread, NOISE_SD)
         return Belief(mean, sd)
 
-    def _general(self, x: Array) -> Array:
-        return np.asarray(self.center_ + self.ridge_.predict(x))
+    def _general(self, x: Array, subjects: Subjects) -> tuple[Array, Array]:
+        """(mean, doubt) of stages 1 and 2; each family from ensembles that have not seen it."""
+        columns = np.hstack([x, self.places_.columns(subjects.places, subjects.families)])
+        fold = np.array([self.folds_.get(str(f), -1) for f in subjects.families], dtype=int)
+        mean, spread = np.zeros((2, len(x)))
+        for number in np.unique(fold):
+            rows = fold == number
+            chosen = self.ensembles_ if number < 0 else (self.ensembles_[number],)
+            told = [ensemble.predict(columns[rows]) for ensemble in chosen]
+            mean[rows] = np.mean([m for m, _ in told], axis=0)
+            spread[rows] = np.mean([s for _, s in told], axis=0)
+        floor = _MEMBER_SD if len(self.folds_) >= _MIN_FAMILIES else self.prior_sd
+        return self.center_ + mean, np.hypot(np.hypot(spread, floor), self._abroad(subjects))
 
-    def _between_sd(self, x: Array, y: Array, weight: Array) -> float:
-        """Spread of unseen groups around the general part; between prior and what was seen."""
-        n_groups = len(np.unique(self.groups_))
-        if n_groups < 3:
-            return self.prior_sd
-        from sklearn.linear_model import Ridge
-        from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+    def _abroad(self, subjects: Subjects) -> Array:
+        """Doubt about a machine on which nothing was run: how far known ones lie apart."""
+        known = self.places_.known(subjects.places)
+        return np.where(known, 0.0, self.places_.spread(least=_NEW_MACHINE_SD))
 
-        left_out = cross_val_predict(
-            Ridge(alpha=_RIDGE_ALPHA),
-            x,
-            y,
-            groups=self.groups_,
-            cv=LeaveOneGroupOut(),
-            params={"sample_weight": weight},
+    def _scores(
+        self, x: Array, residual: Array, sd: Array, noise: Array, subjects: Subjects
+    ) -> dict[str, tuple[Array, Strings]]:
+        """|error| / sd by tier, on rows that the prediction had not seen."""
+        scores: dict[str, list[tuple[Array, Strings]]] = {
+            tier_of(0): [(np.abs(residual) / sd, subjects.families)]
+        }
+        for tier, rows, error in self._pretend(x, residual, noise, subjects):
+            scores.setdefault(tier, []).append((error, subjects.families[rows]))
+        return {
+            tier: (np.concatenate([s for s, _ in found]), np.concatenate([f for _, f in found]))
+            for tier, found in scores.items()
+        }
+
+    def _pretend(
+        self, x: Array, residual: Array, noise: Array, subjects: Subjects
+    ) -> Iterator[tuple[str, npt.NDArray[np.intp], Array]]:
+        """Models with few of their runs known: (tier, the other rows, their scores)."""
+        random = np.random.default_rng(0)
+        for group in np.unique(subjects.groups):
+            rows = np.flatnonzero(subjects.groups == group)
+            configs = np.unique(subjects.configs[rows])
+            for n_runs in _PRETENDED_RUNS:
+                if len(configs) <= n_runs:
+                    continue
+                chosen = random.choice(configs, n_runs, replace=False)
+                known = np.isin(subjects.configs[rows], chosen)
+                process = self._process(x, residual, noise, subjects, rows[known])
+                others = rows[~known]
+                shift, spread = process.predict(
+                    x[others][:, self._knobs], subjects.places[others, 1]
+                )
+                error = np.abs(residual[others] - shift) / np.hypot(spread, NOISE_SD)
+                yield tier_of(n_runs), others, error
+
+    def _process(
+        self,
+        x: Array,
+        residual: Array,
+        noise: Array,
+        subjects: Subjects,
+        rows: npt.NDArray[np.intp],
+    ) -> Process:
+        return Process.fit(
+            self._kernel,
+            x[rows][:, self._knobs],
+            subjects.places[rows, 1],
+            residual[rows],
+            noise[rows],
         )
-        # The prior counts as two groups.
-        variance = np.average((y - left_out) ** 2, weights=weight)
-        return float(np.sqrt((n_groups * variance + 2 * self.prior_sd**2) / (n_groups + 2)))
-
-
-def _fit_correction(x: Array, residual: Array, is_clean: Array) -> _Correction:
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import ConstantKernel, Matern
-
-    kernel = ConstantKernel(_OFFSET_SD**2) + ConstantKernel(_SHAPE_SD**2) * Matern(
-        length_scale=_LENGTH_SCALE, nu=2.5
-    )
-    noise = np.where(is_clean, NOISE_SD, CONTAMINATED_SD) ** 2
-    process = GaussianProcessRegressor(kernel=kernel, alpha=noise, optimizer=None)
-    process.fit(x[:, CONFIG_COLUMNS], residual)
-    return _Correction(process, _conformal_scale(process, is_clean))
-
-
-def _conformal_scale(process: GaussianProcessRegressor, is_clean: Array) -> float:
-    """How much wider the process's own intervals must be to cover the clean runs left out.
-
-    From leave-one-out residuals in closed form (Rasmussen & Williams, "Gaussian Processes for
-    Machine Learning", 2006, eq. 5.12); at least 1: few rows never make us surer than the kernel.
-    """
-    from scipy.linalg import cho_solve
-
-    inverse = cho_solve((process.L_, True), np.eye(len(process.alpha_)))
-    variance = 1 / np.diag(inverse)
-    scores = (np.abs(process.alpha_ * variance) / np.sqrt(variance))[is_clean]
-    if len(scores) < _MIN_CONFORMAL:
-        return 1.0
-    level = min(np.ceil((len(scores) + 1) * _COVERAGE) / len(scores), 1.0)
-    return max(float(np.quantile(scores, level)) / _Z_90, 1.0)

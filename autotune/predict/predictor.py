@@ -8,22 +8,37 @@ with its measurement; contaminated runs count where there is no clean one, and a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from autotune.domain.config import Config
 from autotune.domain.prediction import Evidence, Interval, Prediction
+from autotune.domain.run import Purpose
 from autotune.domain.study import Observation
-from autotune.domain.workload import Workload
-from autotune.features.case import Case
-from autotune.features.columns import FeatureTable, build_features
-from autotune.features.physics import Array
+from autotune.features.case import Array, Case
+from autotune.features.columns import PHASES, SUCCESS, build_features
+from autotune.predict.calibration import COVERAGE
 from autotune.predict.memory import MemoryRegressor
-from autotune.predict.phase import CONTAMINATED_SD, NOISE_SD, Belief, PhaseRegressor
-from autotune.predict.success import SuccessClassifier, history
+from autotune.predict.phase import (
+    CONTAMINATED_SD,
+    NOISE_SD,
+    Belief,
+    PhaseRegressor,
+    Subjects,
+)
+from autotune.predict.rows import (
+    IS_CLEAN,
+    SECONDS,
+    Key,
+    Rows,
+    build_rows,
+    case_key,
+    group_name,
+    subjects_of,
+)
+from autotune.predict.success import SuccessClassifier, balance, history, labels
 
 _PRIOR_SD = 0.42
 """Physics alone: a factor of two either way covers 90 % (public single-GPU telemetry: bandwidth
@@ -31,7 +46,6 @@ use 0.52–0.79 between quartiles; prefill 0.2–0.95 of peak)."""
 _PRIORS = {"prefill": -np.log(0.45), "decode": -np.log(0.60), "load": np.log(1.5)}
 """Log slowdown of each phase before anything was measured."""
 _Z = 1.645
-Key = tuple[str, Config, Workload]
 _MEMORY_RESERVE_SD = 1.645
 """Feasibility asks for the 95 % quantile of the peak, not its middle."""
 
@@ -66,6 +80,14 @@ class Forecast:
         sd = (prefill_s * self.prefill.sd + decode_s * self.decode.sd) / total
         return Belief(np.log(total), sd)
 
+    def ttft(self) -> Belief:
+        """Log seconds to the first token: the prompt, or one step where there is none."""
+        has_prompt = np.array([case.workload.n_prompt > 0 for case in self.cases], dtype=bool)
+        return Belief(
+            np.where(has_prompt, self.prefill.mean, self.decode.mean),
+            np.where(has_prompt, self.prefill.sd, self.decode.sd),
+        )
+
     def prediction(self, index: int) -> Prediction:
         """The prediction of one case."""
         case = self.cases[index]
@@ -91,47 +113,74 @@ class Predictor:
 
     def fit(self, observations: Sequence[Observation]) -> Predictor:
         """Learn. Runs that were cancelled or interrupted teach nothing; failures teach success."""
-        rows = [(o, c) for o in observations if _teaches(o) and (c := Case.of(o)) is not None]
-        good = [(o, c) for o, c in rows if o.reason is None]
+        taught = [(o, c) for o in observations if teaches(o) and (c := Case.of(o)) is not None]
+        good = [(o, c) for o, c in taught if o.reason is None]
         self._known = _Known(good)
-        table = build_features([case for _, case in good])
+        rows = build_rows(good)
         # One thread: on a busy small machine OpenMP made fits ten times slower (measured).
         with threadpool_limits(1):
-            self._phases = {
-                phase: _fit_phase(phase, table, [o for o, _ in good]) for phase in _PRIORS
-            }
+            self._phases = {phase: _fit_phase(phase, rows) for phase in PHASES}
             self._memory = _fit_memory(good)
-            self._success = self._fit_success(rows)
-        self._history = [(_key(case), o.reason is None) for o, case in rows]
-        self.n_rows_ = len(rows)
+            self.fit_success(taught)
+        self.n_rows_ = len(taught)
         return self
 
-    def _fit_success(self, rows: Sequence[tuple[Observation, Case]]) -> SuccessClassifier:
-        cases = [case for _, case in rows]
-        ok = [o.reason is None for o, _ in rows]
-        ratio = self._memory_ratio(cases, None)
-        before = history([_key(case) for case in cases], ok)
-        return SuccessClassifier().fit(ratio, before, np.array(ok, dtype=bool))
+    def fit_success(self, taught: Sequence[tuple[Observation, Case]]) -> Predictor:
+        """Learn from successes and failures alone what can run.
+
+        Of our own runs every one counts; of strangers' the cleaned label of each case.
+        """
+        own = [(o, c) for o, c in taught if o.purpose is not Purpose.IMPORT]
+        told = labels([(o, c) for o, c in taught if o.purpose is Purpose.IMPORT])
+        cases = [case for _, case in own] + [label.case for label in told]
+        ok = [o.reason is None for o, _ in own] + [label.ok for label in told]
+        keys = [case_key(case) for case in cases]
+        self._history = balance(keys, ok)
+        ratio, x = self._memory_ratio(cases, None), build_features(cases).x[SUCCESS]
+        self._success = SuccessClassifier().fit(
+            ratio, history(keys, ok), x, np.array(ok, dtype=bool)
+        )
+        return self
 
     def _memory_ratio(self, cases: Sequence[Case], available_bytes: int | None) -> Array:
-        """95 % quantile of the peak over what is available, floored away from 0."""
-        if not cases:
-            return np.empty(0)
-        peak, sd_ratio = self._memory.predict(cases)
-        limits = np.array([available_bytes or case.machine.usable_ram_bytes for case in cases])
-        return np.asarray(np.maximum(peak * (1 + _MEMORY_RESERVE_SD * sd_ratio) / limits, 1e-6))
+        """95 % quantile of the peak over what is available, floored away from 0.
 
-    def forecast(self, cases: Sequence[Case], *, available_bytes: int | None = None) -> Forecast:
+        Where nobody knows what is available, the rule has nothing to say.
+        """
+        limits = np.array(
+            [available_bytes or case.machine.usable_ram_bytes or np.inf for case in cases]
+        )
+        ratio = np.full(len(cases), 1e-6)
+        rows = np.flatnonzero(np.isfinite(limits))
+        if len(rows):
+            peak, sd_ratio = self._memory.predict([cases[int(row)] for row in rows])
+            ratio[rows] = peak * (1 + _MEMORY_RESERVE_SD * sd_ratio) / limits[rows]
+        return np.asarray(np.maximum(ratio, 1e-6))
+
+    def forecast(
+        self,
+        cases: Sequence[Case],
+        *,
+        available_bytes: int | None = None,
+        coverage: float = COVERAGE,
+        verbatim: bool = True,
+    ) -> Forecast:
         """Predict many cases in one batch.
 
         ``available_bytes`` is the memory that may be used now; by default all the machine has.
+        ``coverage`` is the share that mean ± z sd holds. Unless ``verbatim``, what was measured is
+        predicted all the same.
         """
         table = build_features(cases)
-        groups = [_group(case) for case in cases]
-        beliefs = {phase: self._phases[phase].predict(table.x, groups) for phase in _PRIORS}
+        subjects = subjects_of(cases)
+        beliefs = {
+            phase: _in_distinct_rows(self._phases[phase], table.x[phase], subjects, coverage)
+            for phase in PHASES
+        }
         peak, peak_sd = self._memory.predict(cases)
-        keys, ok = [key for key, _ in self._history], [good for _, good in self._history]
-        before = history(keys, ok, upto=[_key(case) for case in cases])
+        keys = [case_key(case) for case in cases]
+        before = np.array([self._history.get(key, 0.0) for key in keys], dtype=float)
+        told = [self._known.told(case, key) for case, key in zip(cases, keys, strict=True)]
         forecast = Forecast(
             cases=tuple(cases),
             prefill=_shift(beliefs["prefill"], table.roofline.prefill_s),
@@ -139,11 +188,28 @@ class Predictor:
             load=_shift(beliefs["load"], table.roofline.load_s),
             peak_bytes=peak,
             peak_sd_ratio=peak_sd,
-            p_success=self._success.predict(self._memory_ratio(cases, available_bytes), before),
-            evidence=tuple(self._known.evidence(case) for case in cases),
-            n_runs=tuple(self._known.n_runs(case) for case in cases),
+            p_success=self._success.predict(
+                self._memory_ratio(cases, available_bytes), before, table.x[SUCCESS]
+            ),
+            evidence=tuple(known.evidence for known in told),
+            n_runs=tuple(known.n_runs for known in told),
         )
-        return self._known.answer(forecast)
+        return _answer(forecast, [known.runs for known in told]) if verbatim else forecast
+
+
+def _in_distinct_rows(
+    regressor: PhaseRegressor, x: Array, subjects: Subjects, coverage: float
+) -> Belief:
+    """The regressor's beliefs; candidates that a phase cannot tell apart are predicted once."""
+    if not len(x):
+        return Belief(np.empty(0), np.empty(0))
+    names = np.char.add(subjects.groups, subjects.places[:, 2])
+    _, codes = np.unique(names, return_inverse=True)
+    rows = np.ascontiguousarray(np.column_stack([x, codes]))
+    whole = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    _, first, index = np.unique(whole, return_index=True, return_inverse=True)
+    belief = regressor.predict(x[first], subjects.take(first), coverage=coverage)
+    return Belief(belief.mean[index], belief.sd[index])
 
 
 class _Known:
@@ -155,43 +221,53 @@ class _Known:
         self._machines: set[str] = set()
         self._models: set[str] = set()
         for observation, case in rows:
-            self._exact.setdefault(_key(case), []).append(observation)
-            self._groups[_group(case)] = self._groups.get(_group(case), 0) + 1
+            self._exact.setdefault(case_key(case), []).append(observation)
+            self._groups[group_name(case)] = self._groups.get(group_name(case), 0) + 1
             self._machines.add(case.machine_id)
             self._models.add(case.model.model_id)
 
-    def evidence(self, case: Case) -> Evidence:
-        """Where a prediction of this case comes from."""
-        if _key(case) in self._exact:
-            return Evidence.MEASURED
-        if _group(case) in self._groups:
-            return Evidence.CALIBRATED
+    def told(self, case: Case, key: Key) -> _Told:
+        """What the runs say of a case."""
+        runs = [run for run in self._exact.get(key, ()) if case.build in ("", run.build)]
+        n_runs = self._groups.get(key[0], 0)
+        if runs:
+            return _Told(runs, Evidence.MEASURED, len(runs))
+        if n_runs:
+            return _Told(runs, Evidence.CALIBRATED, n_runs)
         if case.machine_id in self._machines or case.model.model_id in self._models:
-            return Evidence.TRANSFERRED
-        return Evidence.PHYSICS
+            return _Told(runs, Evidence.TRANSFERRED, 0)
+        return _Told(runs, Evidence.PHYSICS, 0)
 
-    def n_runs(self, case: Case) -> int:
-        """Runs of this very case, else of its model on its machine."""
-        return len(self._exact.get(_key(case), ())) or self._groups.get(_group(case), 0)
 
-    def answer(self, forecast: Forecast) -> Forecast:
-        """The forecast with measured cases replaced by their measurements, in place.
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What is known of one case."""
 
-        Clean runs answer for the contaminated ones; those answer where there is nothing better.
-        """
-        for index, case in enumerate(forecast.cases):
-            if (runs := self._exact.get(_key(case))) is None:
-                continue
-            for phase, seconds in _SECONDS.items():
-                clean = [o for o in runs if _IS_CLEAN[phase](o)]
-                found = [value for o in clean or runs if (value := seconds(o))]
-                least_sd = NOISE_SD if clean else CONTAMINATED_SD
-                _put(getattr(forecast, phase), index, found, least_sd=least_sd)
-            peaks = [o.peak_rss_bytes for o in runs if o.peak_rss_bytes]
-            if peaks:
-                forecast.peak_bytes[index] = np.median(peaks)
-                forecast.peak_sd_ratio[index] = 0.01
-        return forecast
+    runs: list[Observation]
+    """Of this very case; of any build, where the case does not name one."""
+    evidence: Evidence
+    n_runs: int
+    """Of this very case, else of its model on its machine."""
+
+
+def _answer(forecast: Forecast, known: Sequence[Sequence[Observation]]) -> Forecast:
+    """The forecast with measured cases replaced by their measurements, in place.
+
+    Clean runs answer for the contaminated ones; those answer where there is nothing better.
+    """
+    for index, runs in enumerate(known):
+        if not runs:
+            continue
+        for phase, seconds in SECONDS.items():
+            clean = [o for o in runs if IS_CLEAN[phase](o)]
+            found = [value for o in clean or runs if (value := seconds(o))]
+            least_sd = NOISE_SD if clean else CONTAMINATED_SD
+            _put(getattr(forecast, phase), index, found, least_sd=least_sd)
+        peaks = [o.peak_rss_bytes for o in runs if o.peak_rss_bytes]
+        if peaks:
+            forecast.peak_bytes[index] = np.median(peaks)
+            forecast.peak_sd_ratio[index] = 0.01
+    return forecast
 
 
 def _put(belief: Belief, index: int, seconds: Sequence[float], *, least_sd: float) -> None:
@@ -204,35 +280,15 @@ def _put(belief: Belief, index: int, seconds: Sequence[float], *, least_sd: floa
     belief.sd[index] = max(spread, least_sd)
 
 
-def _prefill_s(observation: Observation) -> float | None:
-    if observation.workload is None or not observation.prefill_tps:
-        return None
-    return observation.workload.n_prompt / observation.prefill_tps
-
-
-_SECONDS: dict[str, Callable[[Observation], float | None]] = {
-    "prefill": _prefill_s,
-    "decode": lambda o: 1 / o.decode_tps if o.decode_tps else None,
-    "load": lambda o: o.load.total_s if o.load else None,
-}
-_IS_CLEAN: dict[str, Callable[[Observation], bool]] = {
-    "prefill": lambda o: not o.contaminated,
-    "decode": lambda o: not o.contaminated,
-    "load": lambda o: not o.load_contaminated,
-}
-
-
-def _fit_phase(
-    phase: str, table: FeatureTable, observations: Sequence[Observation]
-) -> PhaseRegressor:
-    floor = getattr(table.roofline, f"{phase}_s")
-    seconds = [_SECONDS[phase](observation) for observation in observations]
-    rows = [i for i, value in enumerate(seconds) if value is not None]
-    y = np.log([seconds[i] / floor[i] for i in rows])
-    groups = [_group(table.cases[i]) for i in rows]
-    regressor = PhaseRegressor(prior_mean=float(_PRIORS[phase]), prior_sd=_PRIOR_SD)
-    clean = [_IS_CLEAN[phase](observations[i]) for i in rows]
-    return regressor.fit(table.x[rows], y, groups, clean=clean)
+def _fit_phase(phase: str, rows: Rows) -> PhaseRegressor:
+    measured = np.flatnonzero(rows.measured(phase))
+    regressor = PhaseRegressor(phase, prior_mean=float(_PRIORS[phase]), prior_sd=_PRIOR_SD)
+    return regressor.fit(
+        rows.table.x[phase][measured],
+        rows.slowdown(phase)[measured],
+        rows.subjects.take(measured),
+        is_clean=rows.is_clean[phase][measured],
+    )
 
 
 def _fit_memory(good: Sequence[tuple[Observation, Case]]) -> MemoryRegressor:
@@ -242,16 +298,9 @@ def _fit_memory(good: Sequence[tuple[Observation, Case]]) -> MemoryRegressor:
     )
 
 
-def _teaches(observation: Observation) -> bool:
+def teaches(observation: Observation) -> bool:
+    """Whether a run says anything about its configuration."""
     return observation.reason is None or observation.reason.is_label
-
-
-def _group(case: Case) -> str:
-    return f"{case.machine_id}/{case.backend}/{case.model.model_id}"
-
-
-def _key(case: Case) -> Key:
-    return _group(case), case.config, case.workload
 
 
 def _shift(slowdown: Belief, roofline_s: Array) -> Belief:

@@ -65,7 +65,7 @@ def search_space(
 
 def thread_counts(machine: MachineFacts) -> tuple[int, ...]:
     """Thread counts worth trying: never more than the processors this process may use."""
-    usable = machine.n_usable
+    usable = machine.n_processors
     if usable <= _MANY_THREADS:
         return tuple(range(1, usable + 1))
     physical = min(machine.n_physical or usable, usable)

@@ -18,8 +18,7 @@ from autotune.domain.prediction import (
     Target,
 )
 from autotune.domain.units import human_bytes, human_rate
-from autotune.features.case import Case
-from autotune.features.physics import Array
+from autotune.features.case import Array, Case
 from autotune.predict.predictor import Forecast, Predictor
 
 MEMORY_RESERVE_RATIO = 0.10
@@ -64,7 +63,7 @@ def survey(predictor: Predictor, cases: Sequence[Case], *, available_bytes: int)
     usable = int(available_bytes * (1 - MEMORY_RESERVE_RATIO))
     forecast = predictor.forecast(cases, available_bytes=usable)
     runs = forecast.p_success >= _MIN_P_SUCCESS
-    allowed = [_threads(case.config) <= case.machine.n_usable for case in cases]
+    allowed = [_threads(case.config) <= case.machine.n_processors for case in cases]
     return Candidates(forecast, (runs & allowed).astype(float))
 
 

@@ -95,8 +95,8 @@ def _disk(model_id: str, path: Path, store: Store) -> DiskProbe:
 def _probe(identity: str, machine: MachineFacts, store: Store) -> Probe:
     known = store.load_probe(identity)
     # A wider affinity than at the last probe asks for thread counts that it did not see.
-    if known is not None and max(known.n_threads) >= machine.n_usable:
+    if known is not None and max(known.n_threads) >= machine.n_processors:
         return known
-    probe = probe_machine(machine.n_usable, cache_l3_bytes=machine.cache_l3_bytes)
+    probe = probe_machine(machine.n_processors, cache_l3_bytes=machine.cache_l3_bytes)
     store.record_probe(identity, probe)
     return probe

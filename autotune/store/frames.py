@@ -66,6 +66,7 @@ RUN_COLUMNS: Mapping[str, str] = {
     "build": "the engine's version",
     "build_commit": "its revision of llama.cpp",
     "workload": "llama-bench's label, such as pp512+tg128@d0",
+    "source": "local, or who measured an imported run",
     "purpose": "probe, explore, confirm, bench, rebench, user or import",
     "state": "running, complete or failed",
     "reason": "why it failed",

@@ -39,15 +39,17 @@ from autotune.store.translate.facts import (
 from autotune.store.translate.history import load_time
 
 TEACHES = and_(
-    LoadRunRow.measure_version == MEASURE_VERSION,
-    LoadRunRow.elapsed_s.is_not(None),
+    or_(
+        LoadRunRow.import_key.is_not(None),
+        and_(LoadRunRow.measure_version == MEASURE_VERSION, LoadRunRow.elapsed_s.is_not(None)),
+    ),
     LoadRunRow.discarded_at.is_(None),
     or_(
         LoadRunRow.reason.is_(None),
         LoadRunRow.reason.not_in([reason for reason in Reason if not reason.is_label]),
     ),
 )
-"""Measured by today's procedure, and told something about the configuration."""
+"""Measured by today's procedure or by somebody else, and told something of the configuration."""
 
 _RUN = (
     LoadRunRow.run_id,
@@ -66,6 +68,7 @@ _RUN = (
     LoadRunRow.peak_anon_bytes,
     LoadRunRow.peak_file_bytes,
     LoadRunRow.peak_rss_bytes,
+    LoadRunRow.peak_vram_bytes,
     LoadRunRow.foreign_cpu_ratio,
     LoadRunRow.cpu_celsius_max,
     LoadRunRow.on_ac,
@@ -153,7 +156,7 @@ class _Shared:
         self._session = session
         self.config = functools.cache(config_value)
         self.workload = functools.cache(Workload.parse)
-        self.build = functools.cache(lambda text: from_json(Build, text).label if text else "")
+        self.build = functools.cache(lambda text: from_json(Build, text) if text else None)
         self.machine = functools.cache(self._machine)
         self.model = functools.cache(self._model)
         self.disk = functools.cache(self._disk)
@@ -165,7 +168,9 @@ class _Shared:
     def _model(self, model_id: str) -> ModelFacts:
         return model_facts(self._session.get_one(ModelRow, model_id))
 
-    def _disk(self, model_id: str, path: str) -> DiskProbe | None:
+    def _disk(self, model_id: str, path: str | None) -> DiskProbe | None:
+        if path is None:
+            return None
         return disk_probe(self._session.get_one(ModelLocationRow, (model_id, path)))
 
 
@@ -173,6 +178,7 @@ def _observations(
     run: Row[*tuple[Any, ...]], rates: dict[str, Rates], shared: _Shared
 ) -> Iterator[Observation]:
     machine, probe = shared.machine(run.machine_id)
+    build = shared.build(run.build_json)
     for workload_id, rate in (rates or {run.workload_id: Rates()}).items():
         yield Observation(
             run_id=run.run_id,
@@ -182,7 +188,8 @@ def _observations(
             model=shared.model(run.model_id),
             disk=shared.disk(run.model_id, run.model_path),
             backend=run.backend,
-            build=shared.build(run.build_json),
+            build=build.label if build else "",
+            api=build.api if build else "CPU",
             config=shared.config(run.canonical_json),
             workload=shared.workload(workload_id),
             purpose=run.purpose,
@@ -193,6 +200,7 @@ def _observations(
             peak_anon_bytes=run.peak_anon_bytes,
             peak_file_bytes=run.peak_file_bytes,
             peak_rss_bytes=run.peak_rss_bytes,
+            peak_vram_bytes=run.peak_vram_bytes,
             prefill_tps=rate.prefill_tps,
             decode_tps=rate.decode_tps,
             ttft_s=rate.ttft_s,

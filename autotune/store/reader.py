@@ -123,7 +123,8 @@ class Reader:
     ) -> tuple[Observation, ...]:
         """What finished runs teach, oldest first: successes, and failures that say something.
 
-        Left out: open, cancelled and interrupted runs, and those of another measuring procedure.
+        Imported runs are among them: purpose ``import``, no probe. Left out: open, cancelled and
+        interrupted runs, and our own of another measuring procedure.
         A run that failed before it generated has the workload it was asked for, and no rates.
         Equal machines, models and configurations are the same instances.
         """

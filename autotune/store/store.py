@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 
+from autotune.domain.imported import ImportedTest
 from autotune.store import schema
 from autotune.store.engine import Database
+from autotune.store.imports import Imported, import_tests
 from autotune.store.reader import Reader
 from autotune.store.writer import Writer
 
@@ -34,6 +36,13 @@ class Store(Writer, Reader):
             database.close()
             raise
         return cls(database, now=now)
+
+    def import_tests(self, tests: Iterable[ImportedTest]) -> Imported:
+        """Keep somebody else's tests as runs, all in one transaction; what is known is not added.
+
+        Raises DataError or UserError where the database refuses; then nothing is kept.
+        """
+        return import_tests(self.database, tests, now=self._now())
 
     def close(self) -> None:
         """Close every connection."""

@@ -250,7 +250,8 @@ class Writer:
 def _open_run(session: Session, run_id: int) -> LoadRunRow:
     """A run that has not reported yet, also one that was given up for lost."""
     row = session.get(LoadRunRow, run_id)
-    if row is None or row.elapsed_s is not None or row.reason is Reason.CANCELLED:
+    is_over = row is None or row.elapsed_s is not None or row.import_key is not None
+    if row is None or is_over or row.reason is Reason.CANCELLED:
         raise UserError(f"no open run {run_id}: autotune runs lists them")
     return row
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autotune.features.physics import Array
+from autotune.features.case import Array
 from autotune.predict.phase import Belief
 from autotune.recommend.choose import Candidates
 

@@ -75,14 +75,14 @@ def _create_facts() -> None:
         "machine",
         required("machine_id", TEXT),
         required("cpu", TEXT),
-        required("n_logical", COUNT),
+        optional("n_logical", COUNT),
         optional("n_physical", COUNT),
-        required("n_usable", COUNT),
+        optional("n_usable", COUNT),
         required("isa", TEXT),
-        required("ram_bytes", COUNT),
+        optional("ram_bytes", COUNT),
         optional("ram_limit_bytes", COUNT),
-        required("system", TEXT),
-        required("os_version", TEXT),
+        optional("system", TEXT),
+        optional("os_version", TEXT),
         required("n_gpus", COUNT),
         required("gpu_names", TEXT),
         required("facts_json", TEXT),
@@ -238,7 +238,7 @@ def _create_history() -> None:
         optional("study_id", KEY, sa.ForeignKey("study.study_id")),
         required("machine_id", TEXT, sa.ForeignKey("machine.machine_id")),
         required("model_id", TEXT, sa.ForeignKey("model.model_id")),
-        required("model_path", TEXT),
+        optional("model_path", TEXT),
         required("backend", TEXT),
         optional("build_id", TEXT, sa.ForeignKey("build.build_id")),
         required("config_id", TEXT, sa.ForeignKey("config.config_id")),
@@ -255,6 +255,8 @@ def _create_history() -> None:
         optional("planned_bytes", COUNT),
         required("source", TEXT),
         required("measure_version", COUNT),
+        optional("import_key", TEXT),
+        optional("import_json", TEXT),
         required("started_at", INSTANT),
         required("state", closed("state", "running", "complete", "failed")),
         optional(
@@ -325,6 +327,7 @@ def _create_history() -> None:
     op.create_index("ix_load_run_machine_id_backend", "load_run", ["machine_id", "backend"])
     op.create_index("ix_load_run_model_id_started_at", "load_run", ["model_id", "started_at"])
     op.create_index("ix_load_run_state", "load_run", ["state"])
+    op.create_index("ix_load_run_import_key", "load_run", ["import_key"], unique=True)
     op.create_index("ix_load_run_study_id", "load_run", ["study_id"])
     op.create_table(
         "engine_buffer",

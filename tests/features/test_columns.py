@@ -7,9 +7,10 @@ import numpy as np
 from autotune.domain.config import Config
 from autotune.domain.workload import Workload
 from autotune.features.columns import (
-    CONFIG_COLUMNS,
-    CONFIG_FEATURES,
-    MODEL_FEATURES,
+    COLUMNS,
+    FEATURES,
+    KNOB_COLUMNS,
+    PHASES,
     build_features,
 )
 from tests.factories import make_model
@@ -18,11 +19,11 @@ from tests.features.test_physics import make_case
 
 def test_every_feature_has_a_name_of_its_own_a_unit_and_a_reason() -> None:
     """The table is the documentation."""
-    features = [*CONFIG_FEATURES, *MODEL_FEATURES]
-    names = [feature.name for feature in features]
+    names = [feature.name for feature in FEATURES]
 
     assert len(set(names)) == len(names)
-    assert all(feature.unit and feature.reason for feature in features)
+    assert all(feature.unit and feature.source and feature.reason for feature in FEATURES)
+    assert all(set(feature.phases) <= set("pdls") and feature.phases for feature in FEATURES)
 
 
 def test_features_are_finite_at_the_edges() -> None:
@@ -34,28 +35,43 @@ def test_features_are_finite_at_the_edges() -> None:
     ]
     table = build_features(cases)
 
-    assert table.x.shape == (3, len(CONFIG_FEATURES) + len(MODEL_FEATURES))
-    assert np.isfinite(table.x).all()
+    for phase in PHASES:
+        assert table.x[phase].shape == (3, len(COLUMNS[phase]))
+        assert np.isfinite(table.x[phase]).all()
 
 
-def test_only_config_columns_differ_between_configurations_of_a_model() -> None:
-    """What the per-model correction looks at is what can change."""
-    ours = make_case(config=Config(n_threads=1))
-    theirs = make_case(config=Config(n_threads=8, flash_attn="on", n_ubatch=64))
+def test_only_knob_columns_differ_between_workloads_of_a_model() -> None:
+    """What the per-model correction looks at is what can change; the rest is the ensemble's."""
+    ours = make_case(config=Config(n_threads=1, n_threads_batch=1))
+    theirs = make_case(config=Config(n_threads=8, n_threads_batch=8, flash_attn="on", n_ubatch=64))
+    table = build_features([ours, theirs])
+    floors = {"decode_floor", "prefill_floor", "prefill_is_memory", "decode_is_memory"}
+    for phase in ("prefill", "decode"):
+        changed = np.flatnonzero(table.x[phase][0] != table.x[phase][1])
+        names = {COLUMNS[phase][column] for column in changed}
+        knobs = {COLUMNS[phase][column] for column in KNOB_COLUMNS[phase]}
+
+        assert names - knobs <= floors
+        assert len(names & knobs) >= 2
+
+
+def test_a_phase_does_not_see_the_knobs_of_another() -> None:
+    """Threads of prefill do not decode; the physical batch does not either."""
+    ours = make_case(config=Config(n_threads=2, n_threads_batch=1, n_ubatch=512))
+    theirs = make_case(config=Config(n_threads=2, n_threads_batch=8, n_ubatch=64))
     x = build_features([ours, theirs]).x
-    changed = np.flatnonzero(x[0] != x[1])
 
-    assert set(changed) <= set(CONFIG_COLUMNS)
-    assert len(changed) >= 3
+    assert (x["decode"][0] == x["decode"][1]).all()
+    assert (x["prefill"][0] != x["prefill"][1]).any()
 
 
 def test_models_keep_their_columns_apart() -> None:
     """Two models in one batch do not share columns."""
     x = build_features([make_case(), make_case(model=make_model(n_embd=4096))]).x
 
-    assert (x[0] != x[1]).any()
+    assert (x["decode"][0] != x["decode"][1]).any()
 
 
 def test_no_cases_are_an_empty_table() -> None:
     """An empty store builds an empty table, not an error."""
-    assert build_features([]).x.shape[0] == 0
+    assert build_features([]).x["decode"].shape == (0, len(COLUMNS["decode"]))

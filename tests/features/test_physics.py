@@ -7,9 +7,17 @@ import pytest
 
 from autotune.domain.config import Config
 from autotune.domain.workload import Workload
+from autotune.features.arrays import CaseArrays
 from autotune.features.case import Case
-from autotune.features.physics import model_work, roofline
+from autotune.features.physics import Roofline, model_work
+from autotune.features.physics import roofline as roofline_of
 from tests.factories import make_machine, make_model, make_probe
+
+
+def roofline(cases: list[Case]) -> Roofline:
+    """The roofline of a list of cases."""
+    return roofline_of(CaseArrays(cases))
+
 
 TIED_BYTES = 272_000 + 491_520 + 1_474_560
 """Every weight of the factory's model: its embedding is also its output layer."""
@@ -102,12 +110,14 @@ def test_a_quantised_cache_is_read_faster() -> None:
 
 
 def test_small_batches_read_the_weights_again() -> None:
-    """With enough arithmetic, 512 tokens one by one are 512 passes over the weights."""
+    """With enough arithmetic, 512 tokens one by one are 512 passes over weights and cache; the
+    output layer is computed for the last."""
     probe = make_probe(flops_per_s=(1e15, 1e15))
     config = Config(n_ubatch=1, n_batch=512, n_threads_batch=2)
     one_by_one = roofline([make_case(probe=probe, config=config)])
 
-    assert one_by_one.prefill_s[0] == pytest.approx(512 * TIED_BYTES / 18e9)
+    layers, output, cache = TIED_BYTES - 272_000, 272_000, 256 * 4 * 2 * 128 * 2
+    assert one_by_one.prefill_s[0] == pytest.approx((512 * (layers + cache) + output) / 18e9)
     assert one_by_one.prefill_is_memory[0] == 1
 
 

@@ -88,7 +88,7 @@ class StudyRow(Recorded, Base):
 
 
 class LoadRunRow(Recorded, Observed, Base):
-    """One model load in a process of its own."""
+    """One model load in a process of its own, or what somebody else tells of one."""
 
     __tablename__ = "load_run"
     __table_args__ = (
@@ -99,6 +99,7 @@ class LoadRunRow(Recorded, Observed, Base):
         Index(None, "machine_id", "backend"),
         Index(None, "study_id"),
         Index(None, "state"),
+        Index(None, "import_key", unique=True),
         CheckConstraint("(state = 'failed') = (reason IS NOT NULL)", name="failed_for_a_reason"),
         not_negative(
             "n_reps",
@@ -129,7 +130,8 @@ class LoadRunRow(Recorded, Observed, Base):
     study_id: Mapped[int | None] = mapped_column(ForeignKey("study.study_id"))
     machine_id: Mapped[str] = mapped_column(ForeignKey("machine.machine_id"))
     model_id: Mapped[str] = mapped_column(ForeignKey("model.model_id"))
-    model_path: Mapped[str]
+    model_path: Mapped[str | None]
+    """NULL for a run of somebody else, whose file is not here."""
     backend: Mapped[str]
     build_id: Mapped[str | None] = mapped_column(ForeignKey("build.build_id"))
     config_id: Mapped[str] = mapped_column(ForeignKey("config.config_id"))
@@ -143,6 +145,9 @@ class LoadRunRow(Recorded, Observed, Base):
     planned_bytes: Mapped[int | None]
     source: Mapped[str]
     measure_version: Mapped[int]
+    import_key: Mapped[str | None]
+    """Names the row of somebody else's telemetry that this run was; NULL for a run of our own."""
+    import_json: Mapped[str | None]
     started_at: Mapped[datetime]
 
     state: Mapped[RunState]

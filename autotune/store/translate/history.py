@@ -45,7 +45,7 @@ def study_value(row: StudyRow) -> Study:
 def trial_value(row: LoadRunRow) -> Trial:
     """What the run was asked to do."""
     return Trial(
-        model_path=Path(row.model_path),
+        model_path=Path(row.model_path or row.model.name),
         config=config_value(row.config.canonical_json),
         workload=workload_value(row.workload),
         n_reps=row.n_reps,
@@ -94,15 +94,18 @@ def fill_outcome(row: LoadRunRow, run: Run) -> None:
 
 
 def run_value(row: LoadRunRow) -> Run | None:
-    """What came of a run; None for one that has not reported."""
-    if row.elapsed_s is None:
+    """What came of a run; None for one that has not reported.
+
+    How long somebody else's run took is not known: 0.
+    """
+    if row.elapsed_s is None and row.import_key is None:
         return None
     return Run(
         trial=trial_value(row),
         backend=row.backend,
         build=build_value(row.build) if row.build else None,
         started_at=row.started_at,
-        elapsed_s=row.elapsed_s,
+        elapsed_s=row.elapsed_s or 0.0,
         reason=row.reason,
         message=row.message,
         log_excerpt=row.log_excerpt,

@@ -110,7 +110,7 @@ CREATE TABLE load_run (
 	study_id INTEGER, 
 	machine_id TEXT NOT NULL, 
 	model_id TEXT NOT NULL, 
-	model_path TEXT NOT NULL, 
+	model_path TEXT, 
 	backend TEXT NOT NULL, 
 	build_id TEXT, 
 	config_id TEXT NOT NULL, 
@@ -124,6 +124,8 @@ CREATE TABLE load_run (
 	planned_bytes BIGINT, 
 	source TEXT NOT NULL, 
 	measure_version BIGINT NOT NULL, 
+	import_key TEXT, 
+	import_json TEXT, 
 	started_at DATETIME NOT NULL, 
 	state VARCHAR(16) NOT NULL, 
 	reason VARCHAR(16), 
@@ -181,19 +183,19 @@ CREATE TABLE load_run (
 	CONSTRAINT ck_load_run_state CHECK (state IN ('running', 'complete', 'failed')), 
 	CONSTRAINT ck_load_run_reason CHECK (reason IN ('timeout', 'oom', 'load_error', 'unsupported', 'crash', 'constraint', 'incorrect', 'interrupted', 'cancelled'))
 );
-INSERT INTO "load_run" VALUES(1,1,'feedfacefeedface','0123456789abcdef','tiny.gguf','llama-cpp-python','3e3611b99734144d','4e889df1026d5397','pp64+tg4@d0','bench',3,8,60.0,600.0,NULL,100000000,'local',1,'2026-11-01 12:00:00.000000','complete',NULL,'','',1.5,0.2,0.02,0.03,1.0,60000000,40000000,99000000,NULL,NULL,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'','',NULL,NULL,NULL,NULL,NULL,1,NULL);
-INSERT INTO "load_run" VALUES(2,1,'feedfacefeedface','0123456789abcdef','tiny.gguf','llama-cpp-python','3e3611b99734144d','4e889df1026d5397','pp64+tg4@d0','bench',3,8,60.0,600.0,NULL,NULL,'local',1,'2026-11-01 12:00:00.000000','failed','oom','out of memory','',1.5,NULL,NULL,NULL,1.0,60000000,40000000,99000000,NULL,NULL,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'','',NULL,NULL,NULL,NULL,NULL,1,NULL);
+INSERT INTO "load_run" VALUES(1,1,'feedfacefeedface','0123456789abcdef','tiny.gguf','llama-cpp-python','3e3611b99734144d','4e889df1026d5397','pp64+tg4@d0','bench',3,8,60.0,600.0,NULL,100000000,'local',1,NULL,NULL,'2026-11-01 12:00:00.000000','complete',NULL,'','',1.5,0.2,0.02,0.03,1.0,60000000,40000000,99000000,NULL,NULL,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'','',NULL,NULL,NULL,NULL,NULL,1,NULL);
+INSERT INTO "load_run" VALUES(2,1,'feedfacefeedface','0123456789abcdef','tiny.gguf','llama-cpp-python','3e3611b99734144d','4e889df1026d5397','pp64+tg4@d0','bench',3,8,60.0,600.0,NULL,NULL,'local',1,NULL,NULL,'2026-11-01 12:00:00.000000','failed','oom','out of memory','',1.5,NULL,NULL,NULL,1.0,60000000,40000000,99000000,NULL,NULL,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'','',NULL,NULL,NULL,NULL,NULL,1,NULL);
 CREATE TABLE machine (
 	machine_id TEXT NOT NULL, 
 	cpu TEXT NOT NULL, 
-	n_logical BIGINT NOT NULL, 
+	n_logical BIGINT, 
 	n_physical BIGINT, 
-	n_usable BIGINT NOT NULL, 
+	n_usable BIGINT, 
 	isa TEXT NOT NULL, 
-	ram_bytes BIGINT NOT NULL, 
+	ram_bytes BIGINT, 
 	ram_limit_bytes BIGINT, 
-	system TEXT NOT NULL, 
-	os_version TEXT NOT NULL, 
+	system TEXT, 
+	os_version TEXT, 
 	n_gpus BIGINT NOT NULL, 
 	gpu_names TEXT NOT NULL, 
 	facts_json TEXT NOT NULL, 
@@ -364,6 +366,7 @@ CREATE INDEX ix_study_machine_id_model_id ON study (machine_id, model_id);
 CREATE INDEX ix_load_run_machine_id_backend ON load_run (machine_id, backend);
 CREATE INDEX ix_load_run_model_id_started_at ON load_run (model_id, started_at);
 CREATE INDEX ix_load_run_state ON load_run (state);
+CREATE UNIQUE INDEX ix_load_run_import_key ON load_run (import_key);
 CREATE INDEX ix_load_run_study_id ON load_run (study_id);
 CREATE INDEX ix_recommendation_machine_id_model_id ON recommendation (machine_id, model_id);
 COMMIT;

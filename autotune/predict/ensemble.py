@@ -1,0 +1,149 @@
+"""What holds for all models: an ensemble of scikit-learn regressors on log slowdowns.
+
+Extra trees, gradient-boosted trees and a ridge, added with non-negative weights that are fitted to
+their out-of-group predictions: rows of one model family are always predicted by members that have
+not seen it (stacked regression: Breiman, Machine Learning 24, 1996). The same out-of-group
+residuals calibrate the intervals. Few rows get the ridge alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autotune.features.case import Array
+from autotune.predict.forest import Forest
+from autotune.predict.places import PlaceEffects
+
+MIN_ENSEMBLE_ROWS = 30
+"""Fewer rows get the ridge alone: trees would remember them."""
+N_FOLDS = 4
+_RIDGE_ALPHA = 3.0
+_TREES = {"n_estimators": 80, "min_samples_leaf": 3, "max_features": 0.7, "max_depth": 14}
+_BOOSTED = {"n_estimators": 150, "max_depth": 4, "learning_rate": 0.1, "subsample": 0.7,
+            "min_samples_leaf": 5, "max_features": 0.5}  # fmt: skip
+MEMBERS = ("ridge", "trees", "boosted")
+Strings = npt.NDArray[np.str_]
+Ints = npt.NDArray[np.int_]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A ridge on standardised columns."""
+
+    center: Array
+    scale: Array
+    coefficients: Array
+    intercept: float
+
+    def predict(self, x: Array) -> Array:
+        """Predictions of rows of shape (n, n_features); no further out than twice the support."""
+        z = np.clip((x - self.center) / self.scale, -6.0, 6.0)
+        return np.asarray(self.intercept + z @ self.coefficients)
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """Fitted members and their weights."""
+
+    linear: Linear
+    forests: tuple[Forest, ...]
+    """Extra trees and boosted trees; empty where there were few rows."""
+    weights: Array
+    """Of ridge and forests; shape (1 + len(forests),), none negative, summing to 1."""
+
+    def predict(self, x: Array) -> tuple[Array, Array]:
+        """(mean, spread between the members) of log slowdowns; shape (n,) each."""
+        told = [self.linear.predict(x), *(forest.predict(x) for forest in self.forests)]
+        each = np.stack(told, axis=1)
+        mean = each @ self.weights
+        return mean, np.sqrt((each - mean[:, None]) ** 2 @ self.weights)
+
+
+def deal_folds(families: Strings, n_folds: int = N_FOLDS) -> dict[str, int]:
+    """The fold of each family: large families apart from each other, so that folds are alike."""
+    names, counts = np.unique(families, return_counts=True)
+    n_folds = min(n_folds, len(names))
+    load = [0] * n_folds
+    dealt = {}
+    for index in np.argsort(-counts, kind="stable"):
+        fold = load.index(min(load))
+        dealt[str(names[index])] = fold
+        load[fold] += int(counts[index])
+    return dealt
+
+
+def fit_ensembles(
+    x: Array, y: Array, weight: Array, families: Strings, places: Strings, fold: Ints
+) -> tuple[PlaceEffects, tuple[Ensemble, ...]]:
+    """Place effects, and for each fold an ensemble of the rows of all other folds.
+
+    One family alone is all there is to learn from: its ensemble has seen it.
+    """
+    effects = PlaceEffects.fit(places, families, y - _fit_linear(x, y, weight).predict(x))
+    columns = np.hstack([x, effects.columns(places, families)])
+    numbers = np.unique(fold)
+    names = ("ridge",) if len(y) < MIN_ENSEMBLE_ROWS or len(numbers) < N_FOLDS else MEMBERS
+    left_out = np.empty((len(y), len(names)))
+    fitted = []
+    for number in numbers:
+        test = fold == number
+        train = ~test if len(numbers) > 1 else test
+        members = _fit_members(columns[train], y[train], weight[train], names)
+        left_out[test] = np.stack([m.predict(columns[test]) for m in members], axis=1)
+        fitted.append(members)
+    weights = _stack(left_out, y, _balanced(families) * weight)
+    ensembles = [Ensemble(linear, tuple(forests), weights) for linear, *forests in fitted]
+    return effects, tuple(ensembles)
+
+
+def _fit_members(x: Array, y: Array, weight: Array, names: tuple[str, ...]) -> list[Any]:
+    members: list[Any] = [_fit_linear(x, y, weight)]
+    if "trees" in names:
+        from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
+
+        trees = ExtraTreesRegressor(**_TREES, random_state=0).fit(x, y, sample_weight=weight)
+        members.append(Forest.of(trees.estimators_, scale=1 / len(trees.estimators_)))
+        boosted = GradientBoostingRegressor(**_BOOSTED, random_state=0)
+        boosted.fit(x, y, sample_weight=weight)
+        members.append(
+            Forest.of(
+                list(boosted.estimators_[:, 0]),
+                offset=float(boosted.init_.constant_[0, 0]),
+                scale=boosted.learning_rate,
+            )
+        )
+    return members
+
+
+def _fit_linear(x: Array, y: Array, weight: Array) -> Linear:
+    from sklearn.linear_model import Ridge
+
+    center = np.average(x, axis=0, weights=weight)
+    deviation = np.sqrt(np.average((x - center) ** 2, axis=0, weights=weight))
+    scale = np.where(deviation > 1e-9, deviation, np.inf)
+    ridge = Ridge(alpha=_RIDGE_ALPHA).fit((x - center) / scale, y, sample_weight=weight)
+    return Linear(center, scale, ridge.coef_, float(ridge.intercept_))
+
+
+def _stack(left_out: Array, y: Array, weight: Array) -> Array:
+    """Non-negative weights that fit the left-out predictions, summing to 1."""
+    known = np.isfinite(left_out).all(axis=1)
+    if not known.any():
+        return np.full(left_out.shape[1], 1 / left_out.shape[1])
+    from scipy.optimize import nnls
+
+    root = np.sqrt(weight[known])
+    found, _ = nnls(left_out[known] * root[:, None], y[known] * root)
+    # A little of each member: the best of yesterday need not be the best of tomorrow.
+    found = found + 0.05 * max(found.sum(), 1e-9)
+    return np.asarray(found / found.sum())
+
+
+def _balanced(groups: Strings) -> Array:
+    """Weights under which every group counts by the root of its rows."""
+    _, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return np.asarray(1 / np.sqrt(counts[index]))

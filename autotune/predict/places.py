@@ -1,0 +1,93 @@
+"""What one build of an engine does on one machine, learned from the other models run there.
+
+A new model on a known machine is not a blank: the machine's other models already told how much of
+its rooflines this build reaches. An effect is the mean residual over model families, each counting
+once, shrunk towards that of the wider place; a family never speaks for itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from autotune.features.case import Array, Case
+
+Strings = npt.NDArray[np.str_]
+_PRIOR_FAMILIES = 1.0
+"""Families that the wider place counts for."""
+
+
+def place_names(case: Case) -> tuple[str, str, str]:
+    """Machine with engine, their build, and the build's attention kernel: each within the last."""
+    machine = f"{case.machine_id}/{case.backend}/{case.api}"
+    build = f"{machine}/{case.build}"
+    return machine, build, f"{build}/{case.config.flash_attn != 'off'}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """Mean residual of each family in each place."""
+
+    places: dict[str, int]
+    families: dict[str, int]
+    mean: Array
+    """Shape (n_places, n_families); 0 where the family was not run there."""
+    was_run: Array
+
+    @classmethod
+    def fit(cls, places: Strings, families: Strings, residual: Array) -> _Level:
+        names, rows = np.unique(places, return_inverse=True)
+        kinds, columns = np.unique(families, return_inverse=True)
+        total, count = np.zeros((2, len(names), len(kinds)))
+        np.add.at(total, (rows, columns), residual)
+        np.add.at(count, (rows, columns), 1.0)
+        return cls(
+            places={str(name): i for i, name in enumerate(names)},
+            families={str(kind): i for i, kind in enumerate(kinds)},
+            mean=total / np.maximum(count, 1.0),
+            was_run=(count > 0).astype(float),
+        )
+
+    def effect(self, places: Strings, families: Strings, wider: Array) -> Array:
+        """Effects of places on families other than these; shape (n,)."""
+        rows = np.array([self.places.get(str(name), -1) for name in places], dtype=int)
+        columns = np.array([self.families.get(str(name), -1) for name in families], dtype=int)
+        own = np.where(columns >= 0, self.was_run[rows, columns], 0.0)
+        count = self.was_run.sum(axis=1)[rows] - own
+        total = self.mean.sum(axis=1)[rows] - own * self.mean[rows, columns]
+        shrunk = (total + _PRIOR_FAMILIES * wider) / (count + _PRIOR_FAMILIES)
+        return np.asarray(np.where(rows >= 0, shrunk, wider))
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceEffects:
+    """Effects of machine, build and attention kernel on log slowdowns."""
+
+    levels: tuple[_Level, ...]
+
+    @classmethod
+    def fit(cls, places: Strings, families: Strings, residual: Array) -> PlaceEffects:
+        """Learn from residuals of shape (n,) in places of shape (n, 3)."""
+        levels = range(places.shape[1])
+        return cls(tuple(_Level.fit(places[:, i], families, residual) for i in levels))
+
+    def columns(self, places: Strings, families: Strings) -> Array:
+        """The effect of each level, wide to narrow; shape (n, 3)."""
+        effect = np.zeros(len(families))
+        found = []
+        for i, level in enumerate(self.levels):
+            effect = level.effect(places[:, i], families, effect)
+            found.append(effect)
+        return np.stack(found, axis=1)
+
+    def known(self, places: Strings) -> npt.NDArray[np.bool_]:
+        """Whether anything was run on each machine; shape (n,)."""
+        return np.array([str(name) in self.levels[0].places for name in places[:, 0]], dtype=bool)
+
+    def spread(self, *, least: float) -> float:
+        """Standard deviation of the machines' effects; ``least`` while there are not three."""
+        machines = self.levels[0]
+        means = machines.mean.sum(axis=1) / np.maximum(machines.was_run.sum(axis=1), 1.0)
+        return float(np.std(means, ddof=1)) if len(means) >= 3 else least

@@ -1,0 +1,1 @@
+"""Strangers' telemetry: files of other programs as imported tests."""

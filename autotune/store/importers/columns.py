@@ -1,0 +1,260 @@
+"""One row of a benchmark table as an imported test, whatever its columns are called.
+
+The names are those of llama-bench from 2023 to 2026 (``use_direct_io`` and ``f16_kv`` came and
+went, ``backends`` was once five flags) and of the common table that public sets are kept in.
+Source: ``test`` and its ``get_fields`` in llama.cpp's ``tools/llama-bench/llama-bench.cpp``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from autotune.domain.errors import DataError
+from autotune.domain.imported import ImportedTest
+from autotune.domain.machine import gpu_api
+from autotune.domain.run import Reason
+from autotune.domain.units import MIB
+
+_MOST_TOKENS = 2**31
+_MOST_TPS = 1e8
+_MOST = 2**62
+"""No count in a table is larger; databases cannot keep what is."""
+_EMPTY = frozenset({"", "None", "null", "NULL"})
+_OLD_FLAGS = ("cuda", "vulkan", "metal", "sycl", "opencl", "kompute")
+"""Columns of the time before ``backends``; ``cuda`` was also true of AMD's ROCm."""
+_FLASH = {"0": "off", "1": "on", "-1": "auto", "false": "off", "true": "on", "off": "off",
+          "on": "on", "auto": "auto", "disabled": "off", "enabled": "on"}  # fmt: skip
+_MAPPED = {"mmap": True, "mmap_mlock": True, "none": False, "mlock": False, "direct_io": False,
+           "1": True, "0": False, "true": True, "false": False,
+           "mmap+mlock": True, "dio": False}  # fmt: skip
+_FAILURES = {"oom": Reason.OOM, "timeout": Reason.TIMEOUT, "crash": Reason.CRASH}
+
+
+class Columns:
+    """The cells of one row by any of their names; an empty cell is None."""
+
+    def __init__(self, row: Mapping[str, object]) -> None:
+        self._row = {name.strip(): value for name, value in row.items() if name}
+
+    def text(self, *names: str) -> str | None:
+        """The first of the named cells that is filled."""
+        name = self._filled(names)
+        return None if name is None else str(self._row[name]).strip()
+
+    def _filled(self, names: tuple[str, ...]) -> str | None:
+        return next((n for n in names if str(self._row.get(n, "")).strip() not in _EMPTY), None)
+
+    def has(self, *names: str) -> bool:
+        """Whether the row has one of these columns at all."""
+        return any(name in self._row for name in names)
+
+    def number(self, *names: str) -> float | None:
+        """The first filled cell as a number. Raises DataError for anything else."""
+        name = self._filled(names)
+        if name is None:
+            return None
+        text = str(self._row[name]).strip()
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise DataError(f"{name} is {text[:40]!r}, not a number")
+        return value
+
+    def integer(self, *names: str) -> int | None:
+        """The first filled cell as a whole number. Raises DataError for anything else."""
+        value = self.number(*names)
+        if value is not None and (value != int(value) or abs(value) > _MOST):
+            raise DataError(f"{self._filled(names)} is {value:g}, not a whole number")
+        return None if value is None else int(value)
+
+    def count(self, *names: str) -> int | None:
+        """A whole number that cannot be negative."""
+        value = self.integer(*names)
+        if value is not None and value < 0:
+            raise DataError(f"{self._filled(names)} is {value}, below 0")
+        return value
+
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """A cell that is a list; empty for one without numbers only."""
+        values = self._row.get(name)
+        if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
+            return ()
+        return tuple(float(v) for v in values if v > 0 and math.isfinite(v))
+
+    def word(self, meanings: Mapping[str, str], *names: str) -> str | None:
+        """The meaning of the first filled cell; None for a word without one."""
+        text = self.text(*names)
+        return None if text is None else meanings.get(text.lower())
+
+
+def read_test(
+    row: Mapping[str, object], *, source: str, machine: str | None = None, place: str = ""
+) -> ImportedTest:
+    """The test that a row describes.
+
+    ``source`` tells who measured it and ``machine`` names the machine where the row does not;
+    ``place`` is where the row stands. Raises DataError with the column's name for a row that says
+    nothing, or nothing that can be true.
+    """
+    cells = Columns(row)
+    tps, reason = cells.number("ts", "avg_ts", "t/s"), _reason(cells)
+    load_s = _scaled(cells.number("load_ms"), 1e-3)
+    if reason is None and not load_s and not (tps and tps > 0):
+        raise DataError("no rate above 0")
+    if tps is not None and tps > _MOST_TPS:
+        raise DataError(f"{tps:g} tokens per second are no rate")
+    test = ImportedTest(
+        source=cells.text("source") or source,
+        place=place,
+        machine=cells.text("machine") or machine,
+        cpu=cells.text("cpu", "cpu_info"),
+        gpu=_first_gpu(cells.text("gpu", "gpu_info")),
+        n_gpus=cells.count("n_gpu") or _n_gpus(cells),
+        api=_api(cells),
+        backend=_engine(cells),
+        build=_build(cells),
+        model=_file_name(cells.text("model", "model_filename")),
+        model_type=cells.text("model_type"),
+        model_bytes=cells.count("size_bytes", "model_size"),
+        n_params=cells.count("n_params", "model_n_params"),
+        quantization=cells.text("quant"),
+        n_prompt=cells.count("n_prompt") or 0,
+        n_gen=cells.count("n_gen") or 0,
+        n_depth=cells.count("n_depth") or 0,
+        n_ctx=_extra_count(cells, "n_ctx"),
+        n_threads=cells.count("n_threads"),
+        n_batch=cells.count("n_batch"),
+        n_ubatch=cells.count("n_ubatch"),
+        n_gpu_layers=cells.integer("n_gpu_layers"),
+        n_cpu_moe=cells.count("n_cpu_moe"),
+        flash_attn=cells.word(_FLASH, "flash_attn", "fa"),
+        type_k=cells.text("type_k"),
+        type_v=cells.text("type_v"),
+        use_mmap=_mapped(cells),
+        offload_kqv=_offloads_kqv(cells),
+        split_mode=cells.text("split_mode"),
+        tps=None if reason or not tps or tps < 0 else tps,
+        tps_sd=cells.number("ts_std", "stddev_ts"),
+        samples_tps=cells.numbers("samples_ts"),
+        n_reps=cells.count("reps") or len(cells.numbers("samples_ts")) or None,
+        load_s=load_s or None,
+        peak_vram_bytes=_bytes(cells.number("gpu_mem_mib")),
+        peak_rss_bytes=_bytes(cells.number("ram_mib")),
+        reason=reason,
+        measured_at=_instant(cells.text("test_time")),
+    )  # fmt: skip
+    return _plausible(_normalised(test, cells.text("kind")))
+
+
+def _normalised(test: ImportedTest, kind: str | None) -> ImportedTest:
+    """A table may repeat the prompt in the depth of the generation that follows it."""
+    if kind == "tg":
+        return replace(test, n_prompt=0, n_depth=max(test.n_depth, test.n_prompt))
+    if kind == "pp":
+        return replace(test, n_gen=0)
+    return test
+
+
+def _plausible(test: ImportedTest) -> ImportedTest:
+    if test.n_prompt + test.n_gen == 0:
+        raise DataError("no tokens: n_prompt and n_gen are 0")
+    if test.model is None and test.model_type is None:
+        raise DataError("no model")
+    if test.n_prompt + test.n_gen + test.n_depth > _MOST_TOKENS:
+        raise DataError(f"{test.n_prompt + test.n_gen + test.n_depth} tokens are no test")
+    return test
+
+
+def _reason(cells: Columns) -> Reason | None:
+    status = (cells.text("status") or "ok").lower()
+    return None if status in ("ok", "success", "true") else _FAILURES.get(status, Reason.CRASH)
+
+
+def _file_name(path: str | None) -> str | None:
+    """Without its folders, of any system."""
+    return None if path is None else re.split(r"[\\/]", path)[-1] or None
+
+
+def _first_gpu(text: str | None) -> str | None:
+    return None if text is None else text.split(", ")[0].split("/")[0].strip() or None
+
+
+def _n_gpus(cells: Columns) -> int | None:
+    text = cells.text("gpu_info")
+    return len(text.split(", ")) if text else None
+
+
+def _api(cells: Columns) -> str | None:
+    names = cells.text("backends", "backend")
+    if names is None:
+        if not cells.has(*_OLD_FLAGS):
+            return None
+        names = next((flag for flag in _OLD_FLAGS if _is_true(cells.text(flag))), "CPU")
+    api = gpu_api(names)
+    is_amd = "amd" in (cells.text("gpu_info") or "").lower()
+    return "ROCm" if api == "CUDA" and is_amd else api or "CPU"
+
+
+def _is_true(text: str | None) -> bool:
+    return text is not None and text.lower() in ("1", "true")
+
+
+def _engine(cells: Columns) -> str:
+    extra = cells.text("extra") or ""
+    if engine := cells.text("engine"):
+        return engine
+    return "llama-cpp-python" if "llama-cpp-python" in extra else "llama-bench"
+
+
+def _build(cells: Columns) -> str | None:
+    """Number and flavour of the build, such as ``6077 llama.cpp-vulkan_radv``."""
+    number, commit = cells.text("build", "build_number"), cells.text("build_commit")
+    flavour = _extra(cells, "build")
+    return " ".join(filter(None, (number, flavour or commit))) or None
+
+
+def _extra(cells: Columns, name: str) -> str | None:
+    for part in (cells.text("extra") or "").split(";"):
+        key, separator, value = part.partition("=")
+        if separator and key.strip() == name:
+            return value.strip() or None
+    return None
+
+
+def _extra_count(cells: Columns, name: str) -> int | None:
+    text = _extra(cells, name)
+    return int(text) if text and text.isdecimal() else None
+
+
+def _mapped(cells: Columns) -> bool | None:
+    text = cells.text("load_mode", "use_mmap", "mmap")
+    return None if text is None else _MAPPED.get(text.lower())
+
+
+def _offloads_kqv(cells: Columns) -> bool | None:
+    text = cells.text("no_kv_offload", "nkvo")
+    return None if text is None else not _is_true(text)
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _bytes(mib: float | None) -> int | None:
+    return None if mib is None or mib <= 0 else round(mib * MIB)
+
+
+def _instant(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise DataError(f"test_time is {text!r}, not a date") from None
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

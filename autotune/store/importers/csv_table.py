@@ -1,0 +1,51 @@
+"""CSV: ``llama-bench -o csv`` of any year, and the common table that public sets are kept in."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+from autotune.store.importers.rows import Problem, Row
+
+_SEARCHED_LINES = 200
+"""Lines of an engine's log that may stand before the header."""
+
+
+def recognises(text: str) -> bool:
+    """Whether a line near the beginning is the header of a benchmark table."""
+    lines = text.splitlines()[:_SEARCHED_LINES]
+    return any(_is_header(line.split(",")) for line in lines)
+
+
+def read_rows(text: str) -> Iterator[Row | Problem]:
+    """Every row below a header; a later header, of another version, begins another table."""
+    columns: list[str] = []
+    lines = csv.reader(io.StringIO(text.replace("\0", ""), newline=""))
+    while True:
+        try:
+            cells = next(lines, None)
+        except csv.Error as error:
+            yield Problem(place=f"line {lines.line_num}", cause=str(error))
+            continue
+        if cells is None:
+            return
+        if _is_header(cells):
+            columns = [_plain(cell) for cell in cells]
+        elif columns and cells:
+            yield _row(f"line {lines.line_num}", columns, cells)
+
+
+def _row(place: str, columns: Sequence[str], cells: Sequence[str]) -> Row | Problem:
+    if len(cells) != len(columns):
+        return Problem(place=place, cause=f"{len(cells)} cells, but {len(columns)} columns")
+    return Row(place=place, cells=dict(zip(columns, cells, strict=True)))
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    names = {_plain(cell) for cell in cells}
+    return bool(names & {"ts", "avg_ts"}) and bool(names & {"n_prompt", "n_gen"})
+
+
+def _plain(cell: str) -> str:
+    return cell.strip().strip('"')

@@ -1,0 +1,73 @@
+"""``llama-bench -o sql``: a CREATE TABLE and INSERTs, executed where they can do no harm."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+
+from autotune.store.importers.rows import Problem, Row
+
+_CREATES = re.compile(r"^\s*CREATE\s+TABLE\b", re.IGNORECASE | re.MULTILINE)
+_STATEMENT = re.compile(r"\s*(CREATE|INSERT|BEGIN|COMMIT|END)\b", re.IGNORECASE)
+_ALLOWED = frozenset(
+    {
+        sqlite3.SQLITE_CREATE_TABLE,
+        sqlite3.SQLITE_INSERT,
+        sqlite3.SQLITE_READ,
+        sqlite3.SQLITE_SELECT,
+        sqlite3.SQLITE_TRANSACTION,
+        sqlite3.SQLITE_UPDATE,
+    }
+)
+"""No file is attached, no function called, nothing recursive computed."""
+_LONGEST = 1_000_000
+"""Characters of one statement; llama-bench's have about a thousand."""
+
+
+def recognises(text: str) -> bool:
+    """Whether the text makes a table and fills one."""
+    return bool(_CREATES.search(text)) and "INSERT INTO" in text.upper()
+
+
+def read_rows(text: str) -> Iterator[Row | Problem]:
+    """Every row of every table that the script makes; a statement that fails is named."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.set_authorizer(_authorise)
+        for line, statement in _statements(text):
+            try:
+                connection.execute(statement)
+            except (sqlite3.Error, sqlite3.Warning) as error:
+                yield Problem(place=f"line {line}", cause=f"SQL: {error}")
+        yield from _rows(connection)
+
+
+def _authorise(action: int, *_: object) -> int:
+    return sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Statements with the line that each begins on; lines of a log between them are left out."""
+    begin, statement = 0, ""
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+        if not statement and not _STATEMENT.match(line):
+            continue
+        begin = begin if statement else number
+        statement += line
+        if len(statement) > _LONGEST or sqlite3.complete_statement(statement):
+            yield begin, statement
+            statement = ""
+    if statement:
+        yield begin, statement
+
+
+def _rows(connection: sqlite3.Connection) -> Iterator[Row]:
+    number = 0
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        name = table.replace('"', '""')
+        for found in connection.execute(f'SELECT * FROM "{name}"'):  # noqa: S608 - quoted
+            number += 1
+            yield Row(place=f"row {number}", cells=dict(found))

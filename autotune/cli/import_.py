@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -38,11 +39,13 @@ def import_file(
     from autotune.store.importers.files import read_file
 
     told = read_file(file, machine=machine)
+    if not told.tests:
+        raise _useless(file, told.problems)
     with open_store(db) as store:
         result = store.import_tests(told.tests)
     problems = (*told.problems, *result.problems)
     if not result.n_added and not result.n_known:
-        raise DataError(f"{file}: no row can be used; the first: {problems[0]}")
+        raise _useless(file, problems)
     if as_json:
         print_json(
             {"file": str(file), "read": len(told.tests) + len(told.problems),
@@ -59,3 +62,7 @@ def import_file(
         console.print(f"  {problem}", soft_wrap=True, markup=False)
     if len(problems) > _SHOWN:
         console.print(f"  and {len(problems) - _SHOWN} more")
+
+
+def _useless(file: Path, problems: Sequence[str]) -> DataError:
+    return DataError(f"{file}: no row can be used; the first: {problems[0]}")

@@ -15,6 +15,7 @@ from autotune.cli import (
     demo,
     doctor,
     evaluate,
+    import_,
     inspect,
     predict,
     recommend,
@@ -32,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for module in (doctor, inspect, bench, tune, recommend, predict, evaluate, runs, demo):
+for module in (doctor, inspect, bench, tune, recommend, predict, evaluate, runs, import_, demo):
     module.register(app)
 app.add_typer(db.app, name="db")
 

@@ -29,6 +29,7 @@ from autotune.cli.questions import frame_question
 from autotune.domain.config import Config
 from autotune.domain.prediction import Hardware, Recommendation, Target
 from autotune.predict.predictor import Predictor
+from autotune.predict.prior import load_prior
 from autotune.recommend.choose import recommend as choose_recommendation
 from autotune.recommend.subject import Subject
 from autotune.tune.loop import Question
@@ -57,7 +58,7 @@ def recommend(
             model, store, target=target, hardware=hardware, workload=work, n_ctx=n_ctx
         )
         recommendation = choose_recommendation(
-            Predictor().fit(store.observations()),
+            Predictor().fit([*load_prior(question.subject.api), *store.observations()]),
             question.cases,
             target=target,
             default=question.study.default,

@@ -123,7 +123,7 @@ def _summary_json(run: StoredRun) -> dict[str, Any]:
 def _record_json(record: RunRecord) -> dict[str, Any]:
     run = record.run
     document = _summary_json(record.summary) | {
-        "model_path": str(record.trial.model_path),
+        "model_path": None if record.is_imported else str(record.trial.model_path),
         "source": record.source,
         "predicted": expected_json(record.prediction) if record.prediction else None,
         "evidence": record.prediction.evidence.value if record.prediction else None,
@@ -171,7 +171,7 @@ def _print_record(record: RunRecord) -> None:
         f"{summary.purpose.value}, {summary.state.value}"
         + (f" ({summary.reason}: {summary.message})" if summary.reason else "")
     )
-    console.print(f"{summary.started_at:%Y-%m-%d %H:%M:%S} UTC, {summary.backend} {summary.build}")
+    console.print(f"{_when(record)}, {summary.backend} {summary.build}")
     knobs = " ".join(f"{k}={v}" for k, v in summary.config.as_dict().items())
     console.print(knobs, style="dim")
     if run is None:
@@ -186,6 +186,13 @@ def _print_record(record: RunRecord) -> None:
         console.print(f"contaminated ({', '.join(run.contamination)}): not taken at full weight")
     if run.log_excerpt:
         console.print(run.log_excerpt, style="dim", markup=False)
+
+
+def _when(record: RunRecord) -> str:
+    """When it was measured; of an imported run also by whom."""
+    at = record.summary.started_at
+    told = f"{at:%Y-%m-%d %H:%M:%S} UTC" if at.timestamp() else "at an unknown time"
+    return f"{told}, measured by {record.source}" if record.is_imported else told
 
 
 def _against(record: RunRecord) -> Any:

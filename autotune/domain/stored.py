@@ -66,8 +66,13 @@ class RunRecord:
     """What was expected, written before the run."""
     planned_bytes: int | None
     source: str
-    """``local``, or the tool that an imported run comes from."""
+    """``local``, or who measured an imported run."""
     measure_version: int
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether somebody else measured it: there is no file, and much is not known."""
+        return self.summary.purpose is Purpose.IMPORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,24 +129,28 @@ def _kin(text: str) -> Sequence[Shape]:
 
 def _nearest(text: str, n_params: float, *, is_nominal: bool) -> Shape:
     """The nearest shape of the same kind, stretched unless the size is a round number near it."""
-    near = min(_kin(text), key=lambda s: abs(math.log(s.n_params / n_params)))
+    active = _ACTIVE.search(text)
+    n_active = float(active["size"]) * 1e9 if active else None
+
+    def distance(shape: Shape) -> float:
+        of_all = abs(math.log(shape.n_params / n_params))
+        return of_all + (abs(math.log(shape.n_active / n_active)) if n_active else 0.0)
+
+    near = min(_kin(text), key=distance)
     if is_nominal and abs(near.n_params / n_params - 1) < _NOMINAL:
         return near
-    return _stretched(near, text, n_params)
+    shape = _stretched(near, text, n_params)
+    return shape if n_active is None else _with_active(shape, n_active)
 
 
 def _stretched(near: Shape, text: str, n_params: float) -> Shape:
-    """A shape with its widths scaled to a number of weights.
-
-    Of a mixture of experts that names its active weights, so many experts are used.
-    """
-    active = _ACTIVE.search(text)
+    """A shape with its widths scaled to a number of weights."""
     # Published families grow about alike in depth and in width.
     ratio = n_params / near.n_params
     depth = max(round(near.n_layers * ratio**0.3), 1)
     width = math.sqrt(ratio * near.n_layers / depth)
     heads = max(round(near.n_heads * width), 1)
-    shape = replace(
+    return replace(
         near,
         label=text,
         n_params=n_params,
@@ -159,7 +163,6 @@ def _stretched(near: Shape, text: str, n_params: float) -> Shape:
         n_ff_shared=round(near.n_ff_shared * width),
         attention_params=round(near.attention_params * width**2),
     )
-    return shape if active is None else _with_active(shape, float(active["size"]) * 1e9)
 
 
 def _with_active(shape: Shape, n_active: float) -> Shape:

@@ -57,7 +57,7 @@ def find_file_type(text: str) -> str | None:
     plain = text.upper().replace("-", "_") if " - " not in text else text.upper()
     for words, suffix in _LLAMA_BENCH.items():
         plain = plain.replace(words, suffix)
-    found = _NAME.findall(plain.replace("_", "_"))
+    found = _NAME.findall(plain)
     return str(found[-1]).rstrip("_") if found else None
 
 

@@ -17,6 +17,8 @@ from autotune.features.case import Array
 
 TIERS = ("unseen", "few runs", "runs")
 """How much is known of a model on a machine: nothing, one or two runs, three or more."""
+ABROAD = "unseen machine"
+"""Nothing was run on the machine at all."""
 COVERAGE = 0.9
 _Z = {0.5: 0.674, 0.8: 1.282, 0.9: 1.645}
 """What the scores would be, were they normal."""
@@ -39,7 +41,7 @@ class Calibration:
     @classmethod
     def fit(cls, scores: dict[str, tuple[Array, npt.NDArray[np.str_]]]) -> Calibration:
         """Learn from (scores, families) of each tier, shape (n,) each."""
-        return cls({tier: _factors(*scores[tier]) for tier in TIERS if tier in scores})
+        return cls({tier: _factors(*scores[tier]) for tier in scores})
 
     def factor(self, tier: str, coverage: float = COVERAGE) -> float:
         """What to multiply a standard deviation by, so that ± z sd covers ``coverage``."""

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from autotune.features.case import Array
 from autotune.predict.forest import Forest
-from autotune.predict.places import PlaceEffects
 
 MIN_ENSEMBLE_ROWS = 30
 """Fewer rows get the ridge alone: trees would remember them."""
@@ -77,31 +76,40 @@ def deal_folds(families: Strings, n_folds: int = N_FOLDS) -> dict[str, int]:
 
 
 def fit_ensembles(
-    x: Array, y: Array, weight: Array, families: Strings, places: Strings, fold: Ints
-) -> tuple[PlaceEffects, tuple[Ensemble, ...]]:
-    """Place effects, and for each fold an ensemble of the rows of all other folds.
+    x: Array, y: Array, weight: Array, families: Strings, fold: Ints
+) -> tuple[Ensemble, ...]:
+    """For each fold an ensemble of the rows of all other folds.
 
-    One family alone is all there is to learn from: its ensemble has seen it.
+    ``fold`` numbers the fold of each row from 0. Where there is one alone, it is all there is to
+    learn from: its ensemble has seen it.
     """
-    effects = PlaceEffects.fit(places, families, y - _fit_linear(x, y, weight).predict(x))
-    columns = np.hstack([x, effects.columns(places, families)])
     numbers = np.unique(fold)
-    names = ("ridge",) if len(y) < MIN_ENSEMBLE_ROWS or len(numbers) < N_FOLDS else MEMBERS
+    names = ("ridge",) if len(y) < MIN_ENSEMBLE_ROWS or len(numbers) < 2 else MEMBERS
     left_out = np.empty((len(y), len(names)))
     fitted = []
     for number in numbers:
         test = fold == number
         train = ~test if len(numbers) > 1 else test
-        members = _fit_members(columns[train], y[train], weight[train], names)
-        left_out[test] = np.stack([m.predict(columns[test]) for m in members], axis=1)
+        members = _fit_members(x[train], y[train], weight[train], names)
+        left_out[test] = np.stack([m.predict(x[test]) for m in members], axis=1)
         fitted.append(members)
     weights = _stack(left_out, y, _balanced(families) * weight)
-    ensembles = [Ensemble(linear, tuple(forests), weights) for linear, *forests in fitted]
-    return effects, tuple(ensembles)
+    return tuple(Ensemble(linear, tuple(forests), weights) for linear, *forests in fitted)
+
+
+def fit_linear(x: Array, y: Array, weight: Array) -> Linear:
+    """A ridge on standardised columns."""
+    from sklearn.linear_model import Ridge
+
+    center = np.average(x, axis=0, weights=weight)
+    deviation = np.sqrt(np.average((x - center) ** 2, axis=0, weights=weight))
+    scale = np.where(deviation > 1e-9, deviation, np.inf)
+    ridge = Ridge(alpha=_RIDGE_ALPHA).fit((x - center) / scale, y, sample_weight=weight)
+    return Linear(center, scale, ridge.coef_, float(ridge.intercept_))
 
 
 def _fit_members(x: Array, y: Array, weight: Array, names: tuple[str, ...]) -> list[Any]:
-    members: list[Any] = [_fit_linear(x, y, weight)]
+    members: list[Any] = [fit_linear(x, y, weight)]
     if "trees" in names:
         from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
 
@@ -117,16 +125,6 @@ def _fit_members(x: Array, y: Array, weight: Array, names: tuple[str, ...]) -> l
             )
         )
     return members
-
-
-def _fit_linear(x: Array, y: Array, weight: Array) -> Linear:
-    from sklearn.linear_model import Ridge
-
-    center = np.average(x, axis=0, weights=weight)
-    deviation = np.sqrt(np.average((x - center) ** 2, axis=0, weights=weight))
-    scale = np.where(deviation > 1e-9, deviation, np.inf)
-    ridge = Ridge(alpha=_RIDGE_ALPHA).fit((x - center) / scale, y, sample_weight=weight)
-    return Linear(center, scale, ridge.coef_, float(ridge.intercept_))
 
 
 def _stack(left_out: Array, y: Array, weight: Array) -> Array:

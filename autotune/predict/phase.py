@@ -9,9 +9,10 @@ models and configurations where seconds do not. Three stages:
 3. for a model with runs on this machine, a Gaussian process on what the ensemble misses
    (:mod:`autotune.predict.process`).
 
-The first two are cross-fitted: the families are dealt into folds, and a family is always predicted
-by the ensemble of the fold that has not seen it. So the third stage corrects, and the intervals
-cover, what really happens with a new model (Chernozhukov et al., "Double/debiased machine
+The second is fitted twice: with the place effects for machines on which something was run, without
+them for others. Both are cross-fitted: families (machines) are dealt into folds, and each is always
+predicted by the ensemble of the fold that has not seen it. So the third stage corrects, and the
+intervals cover, what really happens with a new model (Chernozhukov et al., "Double/debiased machine
 learning", Econometrics Journal 21, 2018).
 """
 
@@ -25,8 +26,8 @@ import numpy.typing as npt
 
 from autotune.features.case import Array
 from autotune.features.columns import KNOB_COLUMNS
-from autotune.predict.calibration import COVERAGE, Calibration, tier_of
-from autotune.predict.ensemble import Ensemble, deal_folds, fit_ensembles
+from autotune.predict.calibration import ABROAD, COVERAGE, Calibration, tier_of
+from autotune.predict.ensemble import Ensemble, deal_folds, fit_ensembles, fit_linear
 from autotune.predict.places import PlaceEffects
 from autotune.predict.process import Kernel, Process
 
@@ -47,8 +48,10 @@ _MIN_FAMILIES = 3
 """Fewer families say nothing of the next one."""
 _MEMBER_SD = 0.08
 """Doubt about an ensemble whose members agree: it is scaled by the calibration."""
+_MIN_MACHINES = 3
+"""Fewer machines say nothing of the next one."""
 _NEW_MACHINE_SD = 0.2
-"""Between machines, as long as fewer than three are known."""
+"""How far machines lie apart, as long as that is so."""
 _PRETENDED_RUNS = (1, 2, 5)
 """Numbers of runs that calibration pretends to have."""
 Strings = npt.NDArray[np.str_]
@@ -109,7 +112,7 @@ class PhaseRegressor:
         mean, sd = self._general(x, subjects)
         residual, noise = y - mean, np.where(is_clean, NOISE_SD, CONTAMINATED_SD)
         if len(self.folds_) >= _MIN_FAMILIES:
-            scores = self._scores(x, residual, sd, noise, subjects)
+            scores = self._scores(x, y, residual, sd, noise, subjects)
             self.calibration_ = Calibration.fit(scores)
         for group in np.unique(subjects.groups):
             rows = np.flatnonzero(subjects.groups == group)
@@ -120,13 +123,16 @@ class PhaseRegressor:
     def _fit_general(self, x: Array, y: Array, weight: Array, subjects: Subjects) -> None:
         # The prior counts as half a run, so that a single odd row does not become the rule.
         self.center_ = (weight @ y + 0.5 * self.prior_mean) / (weight.sum() + 0.5)
-        self.folds_ = deal_folds(subjects.families)
-        fold = np.array([self.folds_[str(family)] for family in subjects.families])
-        self.places_: PlaceEffects
-        self.ensembles_: tuple[Ensemble, ...]
-        self.places_, self.ensembles_ = fit_ensembles(
-            x, y - self.center_, weight, subjects.families, subjects.places, fold
-        )
+        families, machines, y = subjects.families, subjects.places[:, 0], y - self.center_
+        baseline = fit_linear(x, y, weight)
+        self.places_ = PlaceEffects.fit(subjects.places, families, y - baseline.predict(x))
+        columns = np.hstack([x, self.places_.columns(subjects.places, families)])
+        self.folds_ = deal_folds(families)
+        fold = _numbers(self.folds_, families)
+        self.home_ = fit_ensembles(columns, y, weight, families, fold)
+        self.machines_ = deal_folds(machines)
+        abroad = _numbers(self.machines_, machines) if len(self.machines_) > 1 else fold
+        self.abroad_ = fit_ensembles(x, y, weight, families, abroad)
 
     def predict(self, x: Array, subjects: Subjects, *, coverage: float = COVERAGE) -> Belief:
         """Beliefs for rows x, of models and machines that may or may not have been seen."""
@@ -134,7 +140,8 @@ class PhaseRegressor:
             n = len(subjects)
             return Belief(np.full(n, self.prior_mean), np.full(n, self.prior_sd))
         mean, sd = self._general(x, subjects)
-        sd *= self.calibration_.factor(tier_of(0), coverage)
+        home, abroad = (self.calibration_.factor(t, coverage) for t in (tier_of(0), ABROAD))
+        sd *= np.where(self._is_home(subjects), home, abroad)
         for group in np.unique(subjects.groups):
             process = self.processes_.get(str(group))
             if process is not None:
@@ -146,32 +153,43 @@ class PhaseRegressor:
         return Belief(mean, sd)
 
     def _general(self, x: Array, subjects: Subjects) -> tuple[Array, Array]:
-        """(mean, doubt) of stages 1 and 2; each family from ensembles that have not seen it."""
+        """(mean, doubt) of stages 1 and 2."""
+        known = self._is_home(subjects)
+        mean, sd = np.empty((2, len(x)))
         columns = np.hstack([x, self.places_.columns(subjects.places, subjects.families)])
-        fold = np.array([self.folds_.get(str(f), -1) for f in subjects.families], dtype=int)
-        mean, spread = np.zeros((2, len(x)))
-        for number in np.unique(fold):
-            rows = fold == number
-            chosen = self.ensembles_ if number < 0 else (self.ensembles_[number],)
-            told = [ensemble.predict(columns[rows]) for ensemble in chosen]
-            mean[rows] = np.mean([m for m, _ in told], axis=0)
-            spread[rows] = np.mean([s for _, s in told], axis=0)
+        fold = _numbers(self.folds_, subjects.families)
+        for rows, told in (
+            (known, _cross_fitted(self.home_, columns[known], fold[known])),
+            (~known, _cross_fitted(self.abroad_, x[~known], np.full((~known).sum(), -1))),
+        ):
+            mean[rows], sd[rows] = told
         floor = _MEMBER_SD if len(self.folds_) >= _MIN_FAMILIES else self.prior_sd
-        return self.center_ + mean, np.hypot(np.hypot(spread, floor), self._abroad(subjects))
+        abroad = 0.0 if len(self.machines_) >= _MIN_MACHINES else _NEW_MACHINE_SD
+        return self.center_ + mean, np.hypot(sd, np.where(known, floor, np.hypot(floor, abroad)))
 
-    def _abroad(self, subjects: Subjects) -> Array:
-        """Doubt about a machine on which nothing was run: how far known ones lie apart."""
-        known = self.places_.known(subjects.places)
-        return np.where(known, 0.0, self.places_.spread(least=_NEW_MACHINE_SD))
+    def _is_home(self, subjects: Subjects) -> Bools:
+        """Whether anything was run on each row's machine."""
+        return np.array([str(m) in self.machines_ for m in subjects.places[:, 0]], dtype=bool)
 
     def _scores(
-        self, x: Array, residual: Array, sd: Array, noise: Array, subjects: Subjects
+        self,
+        columns: Array,
+        y: Array,
+        residual: Array,
+        sd: Array,
+        noise: Array,
+        subjects: Subjects,
     ) -> dict[str, tuple[Array, Strings]]:
         """|error| / sd by tier, on rows that the prediction had not seen."""
         scores: dict[str, list[tuple[Array, Strings]]] = {
             tier_of(0): [(np.abs(residual) / sd, subjects.families)]
         }
-        for tier, rows, error in self._pretend(x, residual, noise, subjects):
+        if len(self.machines_) >= _MIN_MACHINES:
+            fold = _numbers(self.machines_, subjects.places[:, 0])
+            mean, spread = _cross_fitted(self.abroad_, columns, fold)
+            error = np.abs(y - self.center_ - mean) / np.hypot(spread, _MEMBER_SD)
+            scores[ABROAD] = [(error, subjects.families)]
+        for tier, rows, error in self._pretend(columns, residual, noise, subjects):
             scores.setdefault(tier, []).append((error, subjects.families[rows]))
         return {
             tier: (np.concatenate([s for s, _ in found]), np.concatenate([f for _, f in found]))
@@ -214,3 +232,22 @@ class PhaseRegressor:
             residual[rows],
             noise[rows],
         )
+
+
+def _numbers(dealt: dict[str, int], names: Strings) -> npt.NDArray[np.intp]:
+    """The fold of each name; −1 of one that was not dealt."""
+    return np.array([dealt.get(str(name), -1) for name in names], dtype=np.intp)
+
+
+def _cross_fitted(
+    ensembles: tuple[Ensemble, ...], x: Array, fold: npt.NDArray[np.intp]
+) -> tuple[Array, Array]:
+    """(mean, spread) of each row by the ensemble of its fold; by all, where it has none."""
+    mean, spread = np.zeros((2, len(x)))
+    for number in np.unique(fold):
+        rows = fold == number
+        chosen = ensembles if number < 0 else (ensembles[number],)
+        told = [ensemble.predict(x[rows]) for ensemble in chosen]
+        mean[rows] = np.mean([m for m, _ in told], axis=0)
+        spread[rows] = np.mean([s for _, s in told], axis=0)
+    return mean, spread

@@ -81,13 +81,3 @@ class PlaceEffects:
             effect = level.effect(places[:, i], families, effect)
             found.append(effect)
         return np.stack(found, axis=1)
-
-    def known(self, places: Strings) -> npt.NDArray[np.bool_]:
-        """Whether anything was run on each machine; shape (n,)."""
-        return np.array([str(name) in self.levels[0].places for name in places[:, 0]], dtype=bool)
-
-    def spread(self, *, least: float) -> float:
-        """Standard deviation of the machines' effects; ``least`` while there are not three."""
-        machines = self.levels[0]
-        means = machines.mean.sum(axis=1) / np.maximum(machines.was_run.sum(axis=1), 1.0)
-        return float(np.std(means, ddof=1)) if len(means) >= 3 else least

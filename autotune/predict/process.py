@@ -3,7 +3,7 @@
 It sees the residuals of the few runs that there are and says how far they carry to other
 configurations. A fixed kernel cannot overfit a handful of runs (one that is fitted to them can:
 p90 errors rose from 29 to 50 % on public telemetry). Rasmussen & Williams, "Gaussian Processes for
-Machine Learning", 2006, algorithm 2.1 and equation 5.12.
+Machine Learning", 2006, algorithm 2.1.
 """
 
 from __future__ import annotations

@@ -15,7 +15,10 @@ Rows_ = npt.NDArray[np.intp]
 Split = tuple[Rows_, Rows_]
 """(training rows, rows to predict)"""
 
-N_FOLDS = 8
+N_FOLDS = 6
+"""Most fits of a split."""
+N_GROUP_FOLDS = 16
+"""The same where families or machines are held out: up to so many, each alone."""
 AFTER_RUNS = (1, 5)
 LEAKY = "random_k_fold_leaky_reference"
 
@@ -31,9 +34,10 @@ def splits(name: str, rows: Rows) -> Iterator[Split]:
     """The folds of a split; none where there is nothing to hold out."""
     subjects = rows.subjects
     if name == "leave_one_machine_out":
-        yield from _grouped(np.array([case.machine_id for case in rows.cases], dtype=str))
+        machines = np.array([case.machine_id for case in rows.cases], dtype=str)
+        yield from _grouped(machines, N_GROUP_FOLDS)
     elif name == "leave_one_model_out":
-        yield from _grouped(subjects.families)
+        yield from _grouped(subjects.families, N_GROUP_FOLDS)
     elif name == "leave_one_configuration_out":
         yield from _grouped(np.char.add(subjects.groups, subjects.configs))
     elif name == "forward_in_time":
@@ -44,14 +48,15 @@ def splits(name: str, rows: Rows) -> Iterator[Split]:
         n_runs = int(name.rsplit("_", 2)[1])
         for train, test in _grouped(subjects.families):
             known = _first_runs(subjects, test, n_runs)
-            rest = np.setdiff1d(test, known)
+            met = np.isin(subjects.groups[test], subjects.groups[known])
+            rest = np.setdiff1d(test[met], known)
             if len(rest):
                 yield np.concatenate([train, known]), rest
 
 
-def _grouped(groups: npt.NDArray[np.str_]) -> Iterator[Split]:
-    """At most N_FOLDS folds; a group is never on both sides."""
-    dealt = deal_folds(groups, N_FOLDS)
+def _grouped(groups: npt.NDArray[np.str_], n_folds: int = N_FOLDS) -> Iterator[Split]:
+    """At most so many folds; a group is never on both sides."""
+    dealt = deal_folds(groups, n_folds)
     fold = np.array([dealt[str(group)] for group in groups], dtype=int)
     for number in range(max(dealt.values(), default=0) + 1):
         if (fold != number).any():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.domain.config import Config
-from autotune.domain.machine import DiskProbe, MachineFacts, Probe
+from autotune.domain.machine import DiskProbe, MachineFacts, Probe, gpu_api
 from autotune.domain.model import ModelFacts
 from autotune.domain.workload import Workload
 from autotune.facts.disk import probe_disk, read_disk
@@ -31,6 +31,12 @@ class Subject:
     disk: DiskProbe | None = None
     """How fast the model's file is read where it lies."""
 
+    @property
+    def api(self) -> str:
+        """What the engine computes with here: that of its first GPU, else ``CPU``."""
+        devices = [gpu.device for gpu in self.machine.gpus if gpu.device]
+        return next(filter(None, map(gpu_api, devices)), "CPU")
+
     def case(self, backend: str, config: Config, workload: Workload) -> Case:
         """The case of one configuration of this subject."""
         return Case(
@@ -39,6 +45,7 @@ class Subject:
             probe=self.probe,
             model=self.model,
             backend=backend,
+            api=self.api,
             config=config,
             workload=workload,
             disk=self.disk,

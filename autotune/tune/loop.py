@@ -22,6 +22,7 @@ from autotune.domain.study import Observation, Study, StudyState
 from autotune.features.case import Case
 from autotune.measure.runner import Runner
 from autotune.predict.predictor import Predictor
+from autotune.predict.prior import load_prior
 from autotune.recommend.choose import Candidates, choose, recommend, survey
 from autotune.recommend.subject import Subject
 from autotune.store.store import Store
@@ -130,7 +131,8 @@ class _Loop:
         self._question, self._store = question, store
         self._notify, self._clock, self._sleep = notify, clock, sleep
         self._started = clock()
-        self._observations: list[Observation] = list(store.observations())
+        prior = load_prior(question.subject.api)
+        self._observations: list[Observation] = [*prior, *store.observations()]
         self._predictor = Predictor().fit(self._observations)
         self._strategy = ModelGuided(np.random.default_rng(question.study.seed))
         self._ledger = Ledger(question.cases, question.study.default)

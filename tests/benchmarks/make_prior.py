@@ -1,0 +1,59 @@
+"""``python -m tests.benchmarks.make_prior FILE …``: the prior that the package ships, made from
+tables of
+public telemetry in the common schema. Repeats become their median; a failure that succeeded in
+another pass was no failure."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+from autotune.predict.prior import PRIOR_FILE
+
+_MEASURED = ("ts", "ts_std", "reps", "load_ms", "gpu_mem_mib", "ram_mib", "kv_mib", "compute_mib")
+_LEFT_OUT = {"file", "status", "extra", *_MEASURED}
+_KEPT_EXTRA = re.compile(r"(build=[^;]+|n_ctx=\d+|llama-cpp-python[^;]*)")
+_NAMES_KEY = ("machine", "model", "quant", "kind", "n_prompt", "n_gen", "n_depth", "flash_attn")
+
+
+def main(files: list[Path]) -> None:
+    """Fold the tables and write the package's file."""
+    rows = [row for file in files for row in csv.DictReader(file.open(encoding="utf-8"))]
+    folded: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        row["extra"] = ";".join(_KEPT_EXTRA.findall(row["extra"]))
+        names = [name for name in row if name not in _LEFT_OUT]
+        folded[(*(row[name] for name in names), row["extra"])].append(row)
+    ok = {_loosely(row) for row in rows if row["status"] == "ok"}
+    kept = []
+    for found in folded.values():
+        rates = [float(row["ts"]) for row in found if row["ts"]]
+        if rates:
+            kept.append(found[0] | {"ts": f"{median(rates):.6g}", "status": "ok"})
+        elif _loosely(found[0]) not in ok:
+            kept.append(found[0])
+    header = [name for name in rows[0] if name not in {"file", *_MEASURED[1:]}]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(kept)
+    # No time of writing in the file: the same tables make the same bytes.
+    PRIOR_FILE.write_bytes(gzip.compress(text.getvalue().encode(), 9, mtime=0))
+    print(f"{len(rows)} rows, {len(kept)} kept, {PRIOR_FILE.stat().st_size} bytes")
+
+
+def _loosely(row: dict[str, str]) -> tuple[str, ...]:
+    """What a failed row prints of its configuration too."""
+    model = re.sub(r"(-\d{5}-of-\d{5})?(\.gguf)?$", "", row["model"])
+    flavour = row["extra"].split("build=")[-1]
+    return (model, flavour, *(row[name] for name in _NAMES_KEY if name != "model"))
+
+
+if __name__ == "__main__":
+    main([Path(argument) for argument in sys.argv[1:]])

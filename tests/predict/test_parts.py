@@ -1,0 +1,95 @@
+"""Places, processes and calibration, each on data whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autotune.predict.calibration import Calibration, tier_of, weighted_quantile
+from autotune.predict.ensemble import deal_folds
+from autotune.predict.places import PlaceEffects
+from autotune.predict.process import Kernel, Process
+
+KERNEL = Kernel(offset_sd=0.3, shape_sd=0.1, build_sd=0.1, length_scale=2.0)
+
+
+def make_places(machines: list[str]) -> np.ndarray:
+    """Machine, build and attention kernel of each row."""
+    return np.array([[m, f"{m}/1", f"{m}/1/True"] for m in machines])
+
+
+def test_a_place_is_what_its_other_families_say() -> None:
+    """Two families at +0.4 speak for a third; none speaks for itself."""
+    families = np.array(["a", "b", "c", "a"])
+    places = make_places(["fast", "fast", "fast", "slow"])
+    effects = PlaceEffects.fit(places, families, np.array([0.4, 0.4, 9.9, 0.0]))
+    told = effects.columns(places, families)
+
+    # (0.4 + 0.4 + the prior's 0) / 3 on the widest level, and nearer to 0.4 on narrower ones.
+    assert told[2, 0] == pytest.approx(0.8 / 3)
+    assert told[2, 0] < told[2, 1] < told[2, 2] < 0.4
+    assert told[3, 0] == 0
+
+
+def test_an_unknown_place_has_no_effect() -> None:
+    """Nothing is known of it."""
+    effects = PlaceEffects.fit(make_places(["m"]), np.array(["a"]), np.array([0.5]))
+
+    assert (effects.columns(make_places(["new"]), np.array(["b"])) == 0).all()
+
+
+def test_one_run_shifts_its_neighbours_and_shrinks() -> None:
+    """Towards the residual, not beyond it; far knobs keep more doubt."""
+    builds = np.array(["m/1"])
+    process = Process.fit(KERNEL, np.zeros((1, 2)), builds, np.array([0.5]), np.array([0.02]))
+    mean, sd = process.predict(np.array([[0.0, 0.0], [6.0, 0.0]]), np.array(["m/1", "m/1"]))
+
+    assert 0.4 < mean[0] < 0.5
+    assert 0.3 < mean[1] < mean[0]
+    assert sd[0] < sd[1] < np.sqrt(KERNEL.variance)
+
+
+def test_another_build_carries_less() -> None:
+    """Who does not name a build means the one that was run."""
+    x = np.zeros((1, 2))
+    process = Process.fit(KERNEL, x, np.array(["m/1"]), np.array([0.5]), np.array([0.02]))
+    same, _ = process.predict(x, np.array(["m/1"]))
+    other, _ = process.predict(x, np.array(["m/2"]))
+    unnamed, _ = process.predict(x, np.array(["m/"]))
+
+    assert other < same == unnamed
+
+
+def test_calibration_widens_what_was_too_sure() -> None:
+    """Scores of a normal error that was claimed to be half as large."""
+    scores = np.abs(np.random.default_rng(0).normal(0, 2, 2000))
+    families = np.repeat(np.arange(20).astype(str), 100)
+    calibration = Calibration.fit({tier_of(0): (scores, families)})
+
+    for coverage in (0.5, 0.8, 0.9):
+        assert calibration.factor(tier_of(0), coverage) == pytest.approx(2.0, rel=0.1)
+    assert calibration.factor(tier_of(1)) == 1.0
+
+
+def test_few_scores_change_nothing() -> None:
+    """Nineteen left-out rows are no evidence."""
+    calibration = Calibration.fit({tier_of(0): (np.full(19, 9.0), np.full(19, "a"))})
+
+    assert calibration.factor(tier_of(0)) == 1.0
+
+
+def test_a_weighted_quantile_counts_weight() -> None:
+    """One heavy value is most of the weight."""
+    values, weight = np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 8.0])
+
+    assert weighted_quantile(values, weight, 0.1) == 1.0
+    assert weighted_quantile(values, weight, 0.5) == 3.0
+
+
+def test_folds_keep_families_whole_and_alike() -> None:
+    """Every family has one fold, and the largest ones are apart."""
+    families = np.repeat(["a", "b", "c", "d", "e"], [50, 40, 30, 20, 10])
+    dealt = deal_folds(families, 4)
+
+    assert len({dealt[name] for name in "abcd"}) == 4
+    assert dealt["e"] == dealt["d"]

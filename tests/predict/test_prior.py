@@ -1,0 +1,55 @@
+"""What ships with the package: complete, attributed, and worth more than physics alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autotune.domain.run import Purpose
+from autotune.features.case import Case
+from autotune.predict.predictor import Predictor
+from autotune.predict.prior import PRIOR_FILE, load_prior
+from autotune.predict.rows import build_rows
+
+
+def test_a_processor_gets_no_prior() -> None:
+    """The public sets hold GPUs only."""
+    assert load_prior("CPU") == ()
+
+
+def test_every_row_is_an_imported_run() -> None:
+    """Of three machines, each row with a rate or a reason."""
+    observations = load_prior("Vulkan")
+
+    assert len(observations) > 4000
+    assert all(o.purpose is Purpose.IMPORT for o in observations)
+    assert all(o.reason or o.prefill_tps or o.decode_tps for o in observations)
+    assert len({o.machine_id for o in observations}) == 3
+
+
+def test_the_sources_are_named() -> None:
+    """Each source in the file stands with its licence beside it."""
+    told = PRIOR_FILE.with_name("SOURCES.md").read_text(encoding="utf-8")
+
+    for source in ("lhl/strix-halo-testing", "matt-c1/llama-cpp-speed", "hogeheer499-commits"):
+        assert source in told
+
+
+def test_the_prior_beats_physics_on_a_machine_that_it_has_not_seen() -> None:
+    """Decode on one machine, told by the others and by physics alone."""
+    observations = [o for o in load_prior("CUDA") if o.reason is None]
+    machines = sorted({o.machine_id for o in observations}, key=lambda m: -_count(observations, m))
+    held_out = machines[2]
+    rest = [o for o in observations if o.machine_id != held_out]
+    pairs = [(o, c) for o in observations if o.machine_id == held_out and (c := Case.of(o))]
+    rows = build_rows(pairs)
+    known = rows.measured("decode")
+    errors = {}
+    for name, taught in (("prior", rest), ("physics", [])):
+        told = Predictor().fit(taught).forecast(rows.cases).decode.mean[known]
+        errors[name] = np.median(np.abs(told - np.log(rows.seconds["decode"][known])))
+
+    assert errors["prior"] < errors["physics"]
+
+
+def _count(observations: list[object], machine_id: str) -> int:
+    return sum(o.machine_id == machine_id for o in observations)  # type: ignore[attr-defined]

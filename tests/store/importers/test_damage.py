@@ -1,0 +1,178 @@
+"""Files that are not as they should be: what is good is kept, what is bad is named."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autotune.domain.errors import DataError, UserError
+from autotune.store.importers.files import read_file
+from tests.store.importers.excerpts import (
+    MARKDOWN,
+    make_row,
+    write_csv,
+    write_json,
+    write_jsonl,
+    write_sql,
+)
+
+
+@pytest.mark.parametrize(
+    ("cells", "cause"),
+    [
+        ({"avg_ts": "abc"}, "avg_ts is 'abc', not a number"),
+        ({"avg_ts": "nan"}, "avg_ts is 'nan', not a number"),
+        ({"avg_ts": 0}, "no rate above 0"),
+        ({"avg_ts": 1e12}, "1e+12 tokens per second are no rate"),
+        ({"n_prompt": 0}, "no tokens: n_prompt and n_gen are 0"),
+        ({"n_prompt": -5}, "n_prompt is -5, below 0"),
+        ({"n_prompt": 1.5}, "n_prompt is 1.5, not a whole number"),
+        ({"model_size": 10**30}, "model_size is 1e+30, not a whole number"),
+        ({"model_filename": "", "model_type": ""}, "no model"),
+        ({"test_time": "yesterday"}, "test_time is 'yesterday', not a date"),
+    ],
+)
+def test_a_bad_row_is_named_and_the_good_ones_are_kept(
+    tmp_path: Path, cells: dict[str, Any], cause: str
+) -> None:
+    """With the line and the column."""
+    told = read_file(write_csv(tmp_path / "t.csv", make_row(), make_row(**cells), make_row()))
+
+    assert told.problems == (f"line 3: {cause}",)
+    assert [test.place for test in told.tests] == ["line 2", "line 4"]
+
+
+def test_a_row_of_another_length_is_named(tmp_path: Path) -> None:
+    """A line of a log, or a row cut off at the end."""
+    file = write_csv(tmp_path / "t.csv", make_row())
+    file.write_text(file.read_text() + "llama_print_timings: done\n")
+
+    told = read_file(file)
+
+    assert len(told.tests) == 1
+    assert told.problems == ("line 3: 1 cells, but 42 columns",)
+
+
+def test_json_that_was_cut_off_keeps_what_is_whole(tmp_path: Path) -> None:
+    """A run that was stopped never closed its list."""
+    file = write_json(tmp_path / "t.json", make_row(), make_row(), make_row())
+    text = file.read_text()
+    file.write_text(text[: text.rindex('"stddev_ns"')])
+
+    told = read_file(file)
+
+    assert len(told.tests) == 2
+    assert told.problems[0].endswith("damaged JSON")
+
+
+def test_a_damaged_line_of_jsonl_costs_one_row(tmp_path: Path) -> None:
+    """And something that is no test is named too."""
+    good = write_jsonl(tmp_path / "t.jsonl", make_row()).read_text()
+    file = tmp_path / "all.jsonl"
+    file.write_text(f'{good}{{"avg_ts": 1,\n{good}{{"note": 1}}\n[1, 2]\n{good}')
+
+    told = read_file(file)
+
+    assert len(told.tests) == 3
+    assert told.problems == ("line 2: damaged JSON", "row 4: not a test", "row 5: not a test")
+
+
+def test_a_damaged_statement_costs_one_row(tmp_path: Path) -> None:
+    """SQL goes on with the next."""
+    file = write_sql(tmp_path / "t.sql", make_row(), make_row())
+    file.write_text(file.read_text().replace("VALUES", "VALEUS", 1))
+
+    told = read_file(file)
+
+    assert len(told.tests) == 1
+    assert 'near "VALEUS": syntax error' in told.problems[0]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "ATTACH DATABASE '{other}' AS other; CREATE TABLE other.t (a);",
+        "INSERT INTO llama_bench (avg_ts) SELECT load_extension('x');",
+        "INSERT INTO llama_bench (avg_ts) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "
+        "SELECT i + 1 FROM n) SELECT i FROM n;",
+        "CREATE VIRTUAL TABLE v USING fts5(a);",
+        "CREATE TRIGGER t AFTER INSERT ON llama_bench BEGIN SELECT 1; END;",
+    ],
+)
+def test_a_script_can_do_no_harm(tmp_path: Path, harm: str) -> None:
+    """It fills a table in memory, and nothing else."""
+    other = tmp_path / "other.db"
+    file = write_sql(tmp_path / "t.sql", make_row())
+    file.write_text(file.read_text() + harm.format(other=other) + "\n")
+
+    told = read_file(file)
+
+    assert len(told.tests) == 1
+    assert not other.exists()
+
+
+def test_a_table_row_that_is_no_test_is_named(tmp_path: Path) -> None:
+    """Wrong cells, no test, no rate."""
+    file = tmp_path / "t.md"
+    bad = MARKDOWN.replace("pp512 |", "what |", 1).replace("100.25 ± 0.11", "failed")
+    file.write_text(bad.replace("|  1 | pp512+tg128", "| pp512+tg128"), encoding="utf-8")
+
+    told = read_file(file)
+
+    assert told.tests == ()
+    assert told.problems == (
+        "line 5: test is 'what'", "line 6: t/s is 'failed'", "line 7: 7 cells, but 8 columns",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello\n", b"\x00\x01\x02\xff" * 100, b"{}", b"[]", b"a,b,c\n1,2,3\n", b"[1]",
+     b"| a | b |\n", b"{" * 5000, b"CREATE TABLE t (a);"],
+)  # fmt: skip
+def test_what_is_no_benchmark_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    """The line lists what is understood."""
+    file = tmp_path / "t.bin"
+    file.write_bytes(content)
+
+    with pytest.raises(DataError, match="JSON, JSONL, CSV, markdown or SQL") as caught:
+        read_file(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_without_a_row_is_refused(tmp_path: Path) -> None:
+    """The benchmark was stopped before its first result."""
+    file = write_csv(tmp_path / "t.csv", make_row())
+    file.write_text(file.read_text().splitlines()[0])
+
+    with pytest.raises(DataError, match="no test in it"):
+        read_file(file)
+
+
+def test_a_file_that_is_not_there_is_a_typing_error(tmp_path: Path) -> None:
+    """So is a folder."""
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(UserError, match="cannot be read"):
+            read_file(path)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_damage_anywhere_never_crashes(tmp_path: Path, data: st.DataObject) -> None:
+    """Bytes overwritten in any format give tests, problems or one line."""
+    write = data.draw(st.sampled_from([write_csv, write_json, write_jsonl, write_sql]))
+    content = bytearray(write(tmp_path / "t.txt", make_row(), make_row()).read_bytes())
+    for _ in range(data.draw(st.integers(1, 20))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    file = tmp_path / "damaged.txt"
+    file.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+
+    with contextlib.suppress(DataError):
+        assert all(problem.isprintable() for problem in read_file(file).problems)

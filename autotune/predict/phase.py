@@ -50,6 +50,8 @@ _MEMBER_SD = 0.08
 """Doubt about an ensemble whose members agree: it is scaled by the calibration."""
 _MIN_MACHINES = 3
 """Fewer machines say nothing of the next one."""
+_PRIOR_MACHINES = 2.0
+"""Machines that the prior counts for."""
 _NEW_MACHINE_SD = 0.2
 """How far machines lie apart, as long as that is so."""
 _PRETENDED_RUNS = (1, 2, 5)
@@ -163,6 +165,9 @@ class PhaseRegressor:
             (~known, _cross_fitted(self.abroad_, x[~known], np.full((~known).sum(), -1))),
         ):
             mean[rows], sd[rows] = told
+        # Few machines say little of the next one: the prior stands beside them.
+        trust = len(self.machines_) / (len(self.machines_) + _PRIOR_MACHINES)
+        mean[~known] = trust * mean[~known] + (1 - trust) * (self.prior_mean - self.center_)
         floor = _MEMBER_SD if len(self.folds_) >= _MIN_FAMILIES else self.prior_sd
         abroad = 0.0 if len(self.machines_) >= _MIN_MACHINES else _NEW_MACHINE_SD
         return self.center_ + mean, np.hypot(sd, np.where(known, floor, np.hypot(floor, abroad)))

@@ -1,6 +1,5 @@
 """``python -m tests.benchmarks.make_prior FILE …``: the prior that the package ships, made from
-tables of
-public telemetry in the common schema. Repeats become their median; a failure that succeeded in
+tables of public telemetry in the common schema. Repeats become their median; a failure that succeeded in
 another pass was no failure."""
 
 from __future__ import annotations

@@ -35,18 +35,18 @@ def test_the_sources_are_named() -> None:
 
 
 def test_the_prior_beats_physics_on_a_machine_that_it_has_not_seen() -> None:
-    """Decode on one machine, told by the others and by physics alone."""
+    """Prefill on one machine, told by the others and by physics alone."""
     observations = [o for o in load_prior("CUDA") if o.reason is None]
     machines = sorted({o.machine_id for o in observations}, key=lambda m: -_count(observations, m))
     held_out = machines[2]
     rest = [o for o in observations if o.machine_id != held_out]
     pairs = [(o, c) for o in observations if o.machine_id == held_out and (c := Case.of(o))]
     rows = build_rows(pairs)
-    known = rows.measured("decode")
+    known = rows.measured("prefill")
     errors = {}
     for name, taught in (("prior", rest), ("physics", [])):
-        told = Predictor().fit(taught).forecast(rows.cases).decode.mean[known]
-        errors[name] = np.median(np.abs(told - np.log(rows.seconds["decode"][known])))
+        told = Predictor().fit(taught).forecast(rows.cases).prefill.mean[known]
+        errors[name] = np.median(np.abs(told - np.log(rows.seconds["prefill"][known])))
 
     assert errors["prior"] < errors["physics"]
 

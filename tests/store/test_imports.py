@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ from autotune.domain.run import Purpose, Reason
 from autotune.domain.stored import RunState
 from autotune.facts.imported import observe_tests
 from autotune.store.frames import generations_frame, runs_frame
+from autotune.store.importers.files import read_file
 from autotune.store.store import Store
 from autotune.store.tables import LoadRunRow
 from tests.factories import make_build, make_run
 from tests.store import examples
+from tests.store.importers.excerpts import make_row, write_json
 
 
 def make_test(**changes: Any) -> ImportedTest:
@@ -189,3 +192,12 @@ def test_a_build_tells_what_it_computes_with(store: Store) -> None:
         examples.record(store, make_run(build=make_build(devices=devices)))
 
     assert [seen.api for seen in store.observations()] == ["CPU", "CUDA", "Metal", "Vulkan"]
+
+
+def test_text_that_no_database_encodes_is_kept_readable(store: Store, tmp_path: Path) -> None:
+    """JSON can spell half a character."""
+    row = make_row(model_filename="odd\ud800-8B.gguf", gpu_info="RTX\udcff 4090\0")
+    told = read_file(write_json(tmp_path / "t.json", row))
+
+    assert store.import_tests(told.tests) == (1, 0, ())
+    assert store.list_runs()[0].model_name == "odd?-8B"

@@ -7,7 +7,6 @@ Source: ``test`` and its ``get_fields`` in llama.cpp's ``tools/llama-bench/llama
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,12 +17,10 @@ from autotune.domain.imported import ImportedTest
 from autotune.domain.machine import gpu_api
 from autotune.domain.run import Reason
 from autotune.domain.units import MIB
+from autotune.store.importers.cells import Columns
 
 _MOST_TOKENS = 2**31
 _MOST_TPS = 1e8
-_MOST = 2**62
-"""No count in a table is larger; databases cannot keep what is."""
-_EMPTY = frozenset({"", "None", "null", "NULL"})
 _OLD_FLAGS = ("cuda", "vulkan", "metal", "sycl", "opencl", "kompute")
 """Columns of the time before ``backends``; ``cuda`` was also true of AMD's ROCm."""
 _FLASH = {"0": "off", "1": "on", "-1": "auto", "false": "off", "true": "on", "off": "off",
@@ -32,65 +29,6 @@ _MAPPED = {"mmap": True, "mmap_mlock": True, "none": False, "mlock": False, "dir
            "1": True, "0": False, "true": True, "false": False,
            "mmap+mlock": True, "dio": False}  # fmt: skip
 _FAILURES = {"oom": Reason.OOM, "timeout": Reason.TIMEOUT, "crash": Reason.CRASH}
-
-
-class Columns:
-    """The cells of one row by any of their names; an empty cell is None."""
-
-    def __init__(self, row: Mapping[str, object]) -> None:
-        self._row = {name.strip(): value for name, value in row.items() if name}
-
-    def text(self, *names: str) -> str | None:
-        """The first of the named cells that is filled."""
-        name = self._filled(names)
-        return None if name is None else str(self._row[name]).strip()
-
-    def _filled(self, names: tuple[str, ...]) -> str | None:
-        return next((n for n in names if str(self._row.get(n, "")).strip() not in _EMPTY), None)
-
-    def has(self, *names: str) -> bool:
-        """Whether the row has one of these columns at all."""
-        return any(name in self._row for name in names)
-
-    def number(self, *names: str) -> float | None:
-        """The first filled cell as a number. Raises DataError for anything else."""
-        name = self._filled(names)
-        if name is None:
-            return None
-        text = str(self._row[name]).strip()
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise DataError(f"{name} is {text[:40]!r}, not a number")
-        return value
-
-    def integer(self, *names: str) -> int | None:
-        """The first filled cell as a whole number. Raises DataError for anything else."""
-        value = self.number(*names)
-        if value is not None and (value != int(value) or abs(value) > _MOST):
-            raise DataError(f"{self._filled(names)} is {value:g}, not a whole number")
-        return None if value is None else int(value)
-
-    def count(self, *names: str) -> int | None:
-        """A whole number that cannot be negative."""
-        value = self.integer(*names)
-        if value is not None and value < 0:
-            raise DataError(f"{self._filled(names)} is {value}, below 0")
-        return value
-
-    def numbers(self, name: str) -> tuple[float, ...]:
-        """A cell that is a list; empty for one without numbers only."""
-        values = self._row.get(name)
-        if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
-            return ()
-        return tuple(float(v) for v in values if v > 0 and math.isfinite(v))
-
-    def word(self, meanings: Mapping[str, str], *names: str) -> str | None:
-        """The meaning of the first filled cell; None for a word without one."""
-        text = self.text(*names)
-        return None if text is None else meanings.get(text.lower())
 
 
 def read_test(

@@ -55,8 +55,12 @@ def _factors(scores: Array, families: npt.NDArray[np.str_]) -> dict[float, float
         return {}
     _, index, counts = np.unique(families, return_inverse=True, return_counts=True)
     weight = 1 / np.sqrt(counts[index])
+    # The next family is one draw from few: conformal's (n + 1) / n, with families for n.
+    more = 1 + 1 / len(counts)
     return {
-        coverage: float(min(weighted_quantile(scores, weight, coverage) / z, _MAX_INFLATION))
+        coverage: float(
+            min(weighted_quantile(scores, weight, min(coverage * more, 1.0)) / z, _MAX_INFLATION)
+        )
         for coverage, z in _Z.items()
     }
 

@@ -1,9 +1,8 @@
 """What holds for all models: an ensemble of scikit-learn regressors on log slowdowns.
 
-Extra trees, gradient-boosted trees and a ridge, added with non-negative weights that are fitted to
-their out-of-group predictions: rows of one model family are always predicted by members that have
-not seen it (stacked regression: Breiman, Machine Learning 24, 1996). The same out-of-group
-residuals calibrate the intervals. Few rows get the ridge alone.
+Extra trees, gradient-boosted trees and a ridge, added with non-negative weights that follow from
+their out-of-group errors: rows of one model family are always predicted by members that have not
+seen it. The same out-of-group residuals calibrate the intervals. Few rows get the ridge alone.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autotune.features.case import Array
+from autotune.predict.calibration import weighted_quantile
 from autotune.predict.forest import Forest
 
 MIN_ENSEMBLE_ROWS = 30
@@ -24,6 +24,8 @@ _RIDGE_ALPHA = 3.0
 _TREES = {"n_estimators": 80, "min_samples_leaf": 3, "max_features": 0.7, "max_depth": 14}
 _BOOSTED = {"n_estimators": 150, "max_depth": 4, "learning_rate": 0.1, "subsample": 0.7,
             "min_samples_leaf": 5, "max_features": 0.5}  # fmt: skip
+_SHARPNESS = 4.0
+"""A member with half the error weighs 2⁴ times as much."""
 MEMBERS = ("ridge", "trees", "boosted")
 Strings = npt.NDArray[np.str_]
 Ints = npt.NDArray[np.int_]
@@ -128,17 +130,14 @@ def _fit_members(x: Array, y: Array, weight: Array, names: tuple[str, ...]) -> l
 
 
 def _stack(left_out: Array, y: Array, weight: Array) -> Array:
-    """Non-negative weights that fit the left-out predictions, summing to 1."""
-    known = np.isfinite(left_out).all(axis=1)
-    if not known.any():
-        return np.full(left_out.shape[1], 1 / left_out.shape[1])
-    from scipy.optimize import nnls
+    """Weights by the members' out-of-group errors, summing to 1.
 
-    root = np.sqrt(weight[known])
-    found, _ = nnls(left_out[known] * root[:, None], y[known] * root)
-    # A little of each member: the best of yesterday need not be the best of tomorrow.
-    found = found + 0.05 * max(found.sum(), 1e-9)
-    return np.asarray(found / found.sum())
+    By the median error: least squares would follow the few rows that no member predicts.
+    """
+    errors = np.abs(left_out - y[:, None])
+    typical = np.array([weighted_quantile(error, weight, 0.5) for error in errors.T])
+    trust = np.maximum(typical, 1e-6) ** -_SHARPNESS
+    return np.asarray(trust / trust.sum())
 
 
 def _balanced(groups: Strings) -> Array:

@@ -1,6 +1,8 @@
-"""``python -m tests.benchmarks.make_prior FILE …``: the prior that the package ships, made from
-tables of public telemetry in the common schema. Repeats become their median; a failure that succeeded in
-another pass was no failure."""
+"""``python -m tests.benchmarks.make_prior FILE …``: make the prior that the package ships.
+
+From tables of public telemetry in the common schema: repeats become their median; a failure that
+succeeded in another pass was no failure.
+"""
 
 from __future__ import annotations
 

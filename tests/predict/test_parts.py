@@ -63,12 +63,23 @@ def test_another_build_carries_less() -> None:
 def test_calibration_widens_what_was_too_sure() -> None:
     """Scores of a normal error that was claimed to be half as large."""
     scores = np.abs(np.random.default_rng(0).normal(0, 2, 2000))
-    families = np.repeat(np.arange(20).astype(str), 100)
+    families = np.repeat(np.arange(200).astype(str), 10)
     calibration = Calibration.fit({tier_of(0): (scores, families)})
 
     for coverage in (0.5, 0.8, 0.9):
         assert calibration.factor(tier_of(0), coverage) == pytest.approx(2.0, rel=0.1)
     assert calibration.factor(tier_of(1)) == 1.0
+
+
+def test_few_families_widen_further() -> None:
+    """The next family is one draw from as many as there are."""
+    scores = np.abs(np.random.default_rng(0).normal(0, 1, 2000))
+    few, many = (
+        Calibration.fit({tier_of(0): (scores, np.repeat(np.arange(n).astype(str), 2000 // n))})
+        for n in (5, 500)
+    )
+
+    assert few.factor(tier_of(0)) > 1.2 * many.factor(tier_of(0))
 
 
 def test_few_scores_change_nothing() -> None:

@@ -59,7 +59,7 @@ def read_file(path: Path, *, machine: str | None = None) -> ImportedFile:
         try:
             tests.append(_test(row, source=path.name, machine=machine))
         except DataError as error:
-            problems.append(f"{row.place}: {error}")
+            problems.append(_printable(f"{row.place}: {error}"))
     if not tests and not problems:
         raise DataError(f"{path} has no test in it: give {FORMATS}")
     return ImportedFile(tests=tuple(tests), problems=tuple(problems))
@@ -71,6 +71,11 @@ def _test(row: Row | Problem, *, source: str, machine: str | None) -> ImportedTe
     return read_test(row.cells, source=source, machine=machine, place=row.place)
 
 
+def _printable(line: str) -> str:
+    """A damaged file's own characters do not reach the terminal as commands."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
+
+
 def _read_text(path: Path) -> str:
     try:
         if path.stat().st_size > _MOST_BYTES:
@@ -79,4 +84,4 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give another FILE") from error
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
-    return data.decode(encoding, "replace")
+    return data.decode(encoding, "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -116,6 +116,20 @@ def test_a_script_can_do_no_harm(tmp_path: Path, harm: str) -> None:
     assert not other.exists()
 
 
+@pytest.mark.parametrize("letter", ["\0", "\x1b", "\u202e"])
+def test_an_unprintable_letter_does_not_reach_the_terminal(tmp_path: Path, letter: str) -> None:
+    """Nor does it end the reading."""
+    file = write_sql(tmp_path / "t.sql", make_row(), make_row())
+    text = file.read_text().replace("VALUES", f"VAL{letter}UES", 1)
+    file.write_text(text, encoding="utf-8")
+
+    told = read_file(file)
+
+    assert len(told.tests) == 1
+    assert len(told.problems) == 1
+    assert told.problems[0].isprintable()
+
+
 def test_a_table_row_that_is_no_test_is_named(tmp_path: Path) -> None:
     """Wrong cells, no test, no rate."""
     file = tmp_path / "t.md"

@@ -18,6 +18,7 @@ from autotune.store.importers.columns import read_test
 from autotune.store.importers.rows import Problem, Row
 
 FORMATS = "llama-bench JSON, JSONL, CSV, markdown or SQL, or model_performance_cache.json"
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _MOST_BYTES = 512 * 1024**2
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -73,7 +74,7 @@ def _test(row: Row | Problem, *, source: str, machine: str | None) -> ImportedTe
 
 def _printable(line: str) -> str:
     """A damaged file's own characters do not reach the terminal as commands."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
+    return "".join(letter if letter.isprintable() else _REPLACEMENT for letter in line)
 
 
 def _read_text(path: Path) -> str:
@@ -84,4 +85,4 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give another FILE") from error
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
-    return data.decode(encoding, "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return data.decode(encoding, "replace").replace("\0", _REPLACEMENT)

@@ -51,8 +51,7 @@ from autotune.facts.pagecache import evict, residency
 from autotune.features.case import Case
 from autotune.measure.engine import ask_engine
 from autotune.measure.runner import LocalRunner
-from autotune.predict.predictor import Predictor
-from autotune.predict.prior import load_prior
+from autotune.predict.life import current_predictor
 from autotune.recommend.candidates import choose_n_ctx
 from autotune.recommend.subject import Subject, register_subject
 from autotune.store.store import Store
@@ -155,7 +154,7 @@ class _Bench:
 
     def _predict(self, config: Config, workload: Workload) -> tuple[Case, Prediction]:
         case = self._subject.case(DEFAULT_BACKEND, config, workload)
-        predictor = Predictor().fit([*load_prior(self._subject.api), *self._store.observations()])
+        predictor = current_predictor(self._store, self._subject.api)
         forecast = predictor.forecast([case], available_bytes=self._available_bytes)
         return case, forecast.prediction(0)
 

@@ -26,8 +26,7 @@ from autotune.cli.output import (
 )
 from autotune.facts.gguf import read_model
 from autotune.facts.machine import read_machine, read_state
-from autotune.predict.predictor import Predictor
-from autotune.predict.prior import load_prior
+from autotune.predict.life import current_predictor
 from autotune.recommend.subject import register_subject
 
 
@@ -51,7 +50,7 @@ def predict(
     work.require_context(config.n_ctx)
     with open_store(db) as store:
         subject = register_subject(model, facts, machine, store)
-        predictor = Predictor().fit([*load_prior(subject.api), *store.observations()])
+        predictor = current_predictor(store, subject.api)
     case = subject.case(DEFAULT_BACKEND, config, work)
     state = read_state()
     prediction = predictor.forecast([case], available_bytes=state.ram_available_bytes).prediction(0)

@@ -28,8 +28,7 @@ from autotune.cli.output import (
 from autotune.cli.questions import frame_question
 from autotune.domain.config import Config
 from autotune.domain.prediction import Hardware, Recommendation, Target
-from autotune.predict.predictor import Predictor
-from autotune.predict.prior import load_prior
+from autotune.predict.life import current_predictor
 from autotune.recommend.choose import recommend as choose_recommendation
 from autotune.recommend.subject import Subject
 from autotune.tune.loop import Question
@@ -58,7 +57,7 @@ def recommend(
             model, store, target=target, hardware=hardware, workload=work, n_ctx=n_ctx
         )
         recommendation = choose_recommendation(
-            Predictor().fit([*load_prior(question.subject.api), *store.observations()]),
+            current_predictor(store, question.subject.api),
             question.cases,
             target=target,
             default=question.study.default,

@@ -55,6 +55,8 @@ class Prediction:
     evidence: Evidence
     n_runs: int = 0
     """Runs of this model on this machine behind it."""
+    predictor_id: int | None = None
+    """Which fit said so, where it is stored."""
 
     @property
     def request_s(self) -> float:

@@ -90,3 +90,18 @@ class StoredStudy:
     finished_at: datetime | None
     n_runs: int
     n_failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPredictor:
+    """One fit of the predictor."""
+
+    predictor_id: int
+    fingerprint: str
+    """Of the rows that it learned from."""
+    n_runs: int
+    promoted: bool
+    reason: str
+    fitted_at: datetime
+    state: bytes | None
+    """None once a later fit took its place."""

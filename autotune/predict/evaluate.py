@@ -153,7 +153,7 @@ def _told(forecast: Forecast, phase: str | None) -> tuple[Array, Array]:
     """(natural log, standard deviation of it) of one quantity."""
     if phase is None:
         return np.log(forecast.peak_bytes), forecast.peak_sd_ratio
-    belief = forecast.ttft() if phase == "ttft" else getattr(forecast, phase)
+    belief = forecast.ttft if phase == "ttft" else getattr(forecast, phase)
     return belief.mean, belief.sd
 
 

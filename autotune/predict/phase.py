@@ -99,9 +99,9 @@ class PhaseRegressor:
         self._kernel = KERNELS[phase]
 
     def fit(self, x: Array, y: Array, subjects: Subjects, *, is_clean: Bools) -> PhaseRegressor:
-        """Learn from rows x of shape (n, n_features) and log slowdowns y of shape (n,).
+        """Learn the general part from rows x of shape (n, n_features) and log slowdowns y (n,).
 
-        Rows that are not clean count little.
+        Rows that are not clean count little. :meth:`adapt` adds what single models peculiarly do.
         """
         self.n_rows_ = len(y)
         self.processes_: dict[str, Process] = {}
@@ -112,15 +112,34 @@ class PhaseRegressor:
         weight = np.where(is_clean, 1.0, _CONTAMINATED_WEIGHT)
         self._fit_general(x, y, weight, subjects)
         mean, sd = self._general(x, subjects)
-        residual, noise = y - mean, np.where(is_clean, NOISE_SD, CONTAMINATED_SD)
         if len(self.folds_) >= _MIN_FAMILIES:
-            scores = self._scores(x, y, residual, sd, noise, subjects)
+            scores = self._scores(x, y, y - mean, sd, _noise(is_clean), subjects)
             self.calibration_ = Calibration.fit(scores)
+        return self
+
+    def adapt(self, x: Array, y: Array, subjects: Subjects, *, is_clean: Bools) -> PhaseRegressor:
+        """Condition on all that was measured of these models on their machines.
+
+        The general part stays. It may be without any row: then the prior is what is corrected.
+        """
+        self.processes_, self.counts_ = {}, {}
+        residual = y - self._general(x, subjects)[0]
         for group in np.unique(subjects.groups):
             rows = np.flatnonzero(subjects.groups == group)
-            self.processes_[str(group)] = self._process(x, residual, noise, subjects, rows)
+            process = self._process(x, residual, _noise(is_clean), subjects, rows)
+            self.processes_[str(group)] = process
             self.counts_[str(group)] = len(np.unique(subjects.configs[rows]))
         return self
+
+    def out_of_group(self, x: Array, y: Array, subjects: Subjects) -> Array:
+        """Errors of the general part on families that it has not seen; shape (n,).
+
+        NaN where it has: a fit to one family alone has nothing to leave out.
+        """
+        error = y - self._general(x, subjects)[0]
+        alone = self.folds_ if self.n_rows_ and len(set(self.folds_.values())) < 2 else {}
+        seen = np.array([str(family) in alone for family in subjects.families], dtype=bool)
+        return np.where(seen, np.nan, error)
 
     def _fit_general(self, x: Array, y: Array, weight: Array, subjects: Subjects) -> None:
         # The prior counts as half a run, so that a single odd row does not become the rule.
@@ -138,9 +157,6 @@ class PhaseRegressor:
 
     def predict(self, x: Array, subjects: Subjects, *, coverage: float = COVERAGE) -> Belief:
         """Beliefs for rows x, of models and machines that may or may not have been seen."""
-        if not self.n_rows_:
-            n = len(subjects)
-            return Belief(np.full(n, self.prior_mean), np.full(n, self.prior_sd))
         mean, sd = self._general(x, subjects)
         home, abroad = (self.calibration_.factor(t, coverage) for t in (tier_of(0), ABROAD))
         sd *= np.where(self._is_home(subjects), home, abroad)
@@ -155,7 +171,9 @@ class PhaseRegressor:
         return Belief(mean, sd)
 
     def _general(self, x: Array, subjects: Subjects) -> tuple[Array, Array]:
-        """(mean, doubt) of stages 1 and 2."""
+        """(mean, doubt) of stages 1 and 2; the prior, where there was nothing to learn from."""
+        if not self.n_rows_:
+            return np.full(len(x), self.prior_mean), np.full(len(x), self.prior_sd)
         known = self._is_home(subjects)
         mean, sd = np.empty((2, len(x)))
         columns = np.hstack([x, self.places_.columns(subjects.places, subjects.families)])
@@ -174,7 +192,8 @@ class PhaseRegressor:
 
     def _is_home(self, subjects: Subjects) -> Bools:
         """Whether anything was run on each row's machine."""
-        return np.array([str(m) in self.machines_ for m in subjects.places[:, 0]], dtype=bool)
+        known = self.machines_ if self.n_rows_ else {}
+        return np.array([str(m) in known for m in subjects.places[:, 0]], dtype=bool)
 
     def _scores(
         self,
@@ -237,6 +256,11 @@ class PhaseRegressor:
             residual[rows],
             noise[rows],
         )
+
+
+def _noise(is_clean: Bools) -> Array:
+    """Standard deviations of measured log slowdowns."""
+    return np.where(is_clean, NOISE_SD, CONTAMINATED_SD)
 
 
 def _numbers(dealt: dict[str, int], names: Strings) -> npt.NDArray[np.intp]:

@@ -27,7 +27,7 @@ def place_names(case: Case) -> tuple[str, str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Level:
+class Level:
     """Mean residual of each family in each place."""
 
     places: dict[str, int]
@@ -37,7 +37,8 @@ class _Level:
     was_run: Array
 
     @classmethod
-    def fit(cls, places: Strings, families: Strings, residual: Array) -> _Level:
+    def fit(cls, places: Strings, families: Strings, residual: Array) -> Level:
+        """Learn from residuals of shape (n,), of families in places."""
         names, rows = np.unique(places, return_inverse=True)
         kinds, columns = np.unique(families, return_inverse=True)
         total, count = np.zeros((2, len(names), len(kinds)))
@@ -65,13 +66,13 @@ class _Level:
 class PlaceEffects:
     """Effects of machine, build and attention kernel on log slowdowns."""
 
-    levels: tuple[_Level, ...]
+    levels: tuple[Level, ...]
 
     @classmethod
     def fit(cls, places: Strings, families: Strings, residual: Array) -> PlaceEffects:
         """Learn from residuals of shape (n,) in places of shape (n, 3)."""
         levels = range(places.shape[1])
-        return cls(tuple(_Level.fit(places[:, i], families, residual) for i in levels))
+        return cls(tuple(Level.fit(places[:, i], families, residual) for i in levels))
 
     def columns(self, places: Strings, families: Strings) -> Array:
         """The effect of each level, wide to narrow; shape (n, 3)."""

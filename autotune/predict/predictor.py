@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -20,6 +21,8 @@ from autotune.domain.study import Observation
 from autotune.features.case import Array, Case
 from autotune.features.columns import PHASES, SUCCESS, build_features
 from autotune.predict.calibration import COVERAGE
+from autotune.predict.first_token import FirstToken
+from autotune.predict.known import QUANTITIES, Known, Told, pooled
 from autotune.predict.memory import MemoryRegressor
 from autotune.predict.phase import (
     CONTAMINATED_SD,
@@ -28,16 +31,7 @@ from autotune.predict.phase import (
     PhaseRegressor,
     Subjects,
 )
-from autotune.predict.rows import (
-    IS_CLEAN,
-    SECONDS,
-    Key,
-    Rows,
-    build_rows,
-    case_key,
-    group_name,
-    subjects_of,
-)
+from autotune.predict.rows import Rows, build_rows, case_key, subjects_of
 from autotune.predict.success import SuccessClassifier, balance, history, labels
 
 _PRIOR_SD = 0.42
@@ -46,6 +40,8 @@ use 0.52–0.79 between quartiles; prefill 0.2–0.95 of peak)."""
 _PRIORS = {"prefill": -np.log(0.45), "decode": -np.log(0.60), "load": np.log(1.5)}
 """Log slowdown of each phase before anything was measured."""
 _Z = 1.645
+_RAN_OUT = 0.02
+"""Chance of what needs at least the memory of something that ran out of it."""
 _MEMORY_RESERVE_SD = 1.645
 """Feasibility asks for the 95 % quantile of the peak, not its middle."""
 
@@ -60,11 +56,14 @@ class Forecast:
     decode: Belief
     """Log seconds of one generated token."""
     load: Belief
+    ttft: Belief
+    """Log seconds to the first token."""
     peak_bytes: Array
     peak_sd_ratio: Array
     p_success: Array
     evidence: tuple[Evidence, ...]
     n_runs: tuple[int, ...]
+    predictor_id: int | None = None
 
     def request(self) -> Belief:
         """Log seconds of one request: the prompt, then every token.
@@ -80,14 +79,6 @@ class Forecast:
         sd = (prefill_s * self.prefill.sd + decode_s * self.decode.sd) / total
         return Belief(np.log(total), sd)
 
-    def ttft(self) -> Belief:
-        """Log seconds to the first token: the prompt, or one step where there is none."""
-        has_prompt = np.array([case.workload.n_prompt > 0 for case in self.cases], dtype=bool)
-        return Belief(
-            np.where(has_prompt, self.prefill.mean, self.decode.mean),
-            np.where(has_prompt, self.prefill.sd, self.decode.sd),
-        )
-
     def prediction(self, index: int) -> Prediction:
         """The prediction of one case."""
         case = self.cases[index]
@@ -101,29 +92,75 @@ class Forecast:
             peak_memory_bytes=_around(self.peak_bytes[index], self.peak_sd_ratio[index]),
             prefill_tps=_rate(n_prompt, prefill),
             decode_tps=_rate(1, decode),
-            ttft_s=prefill if case.workload.n_prompt else decode,
+            ttft_s=_interval(self.ttft, index),
             p_success=float(self.p_success[index]),
             evidence=self.evidence[index],
             n_runs=self.n_runs[index],
+            predictor_id=self.predictor_id,
         )
 
 
 class Predictor:
-    """Learns from observations; refitted from the rows whenever they change."""
+    """Learns from observations.
 
-    def fit(self, observations: Sequence[Observation]) -> Predictor:
-        """Learn. Runs that were cancelled or interrupted teach nothing; failures teach success."""
-        taught = [(o, c) for o in observations if teaches(o) and (c := Case.of(o)) is not None]
-        good = [(o, c) for o, c in taught if o.reason is None]
-        self._known = _Known(good)
-        rows = build_rows(good)
+    The general part (ensembles, calibration, what can run) is fitted; what is known of the models
+    and configurations that were run here is conditioned on it, in milliseconds.
+    """
+
+    predictor_id: int | None = None
+    """Number in the store, where it is kept there."""
+
+    def fit(
+        self, observations: Sequence[Observation], *, prior: Sequence[Observation] = ()
+    ) -> Predictor:
+        """Learn. Runs that were cancelled or interrupted teach nothing; failures teach success.
+
+        ``prior`` is what others measured elsewhere: it teaches the general part alone.
+        """
+        taught = _taught([*prior, *observations])
+        rows = build_rows([(o, c) for o, c in taught if o.reason is None])
         # One thread: on a busy small machine OpenMP made fits ten times slower (measured).
         with threadpool_limits(1):
             self._phases = {phase: _fit_phase(phase, rows) for phase in PHASES}
-            self._memory = _fit_memory(good)
+            self._memory = MemoryRegressor().fit([], np.empty(0))
+            self.adapt(observations, rows=None if prior else rows)
             self.fit_success(taught)
-        self.n_rows_ = len(taught)
+        self.n_runs_ = len(observations)
         return self
+
+    def adapt(self, observations: Sequence[Observation], *, rows: Rows | None = None) -> Predictor:
+        """Learn all that observations say of their own models on their own machines.
+
+        The general part stays as it was fitted. ``rows`` are those of the observations, where they
+        are known.
+        """
+        taught = _taught(observations)
+        good = [(o, c) for o, c in taught if o.reason is None]
+        rows = rows or build_rows(good)
+        for phase, regressor in self._phases.items():
+            regressor.adapt(**_measured(phase, rows))
+        self._memory = _fit_memory(good)
+        self._first_token = FirstToken.fit(good)
+        self._known = Known.of(taught)
+        own = [(o, c) for o, c in taught if o.purpose is not Purpose.IMPORT]
+        self._history = balance([case_key(c) for _, c in own], [o.reason is None for o, _ in own])
+        return self
+
+    def out_of_group(self, observations: Sequence[Observation]) -> dict[str, Array]:
+        """Errors of the general part, natural logs of times, by phase and machine.
+
+        Each row was predicted by what has not seen its family; NaN where there is no such thing.
+        The rows, one for each clean case, are the same for every predictor.
+        """
+        rows = build_rows([(o, c) for o, c in _taught(observations) if o.reason is None])
+        found = {}
+        for phase, regressor in self._phases.items():
+            told = _measured(phase, rows)
+            machines, clean = told["subjects"].places[:, 0], told.pop("is_clean")
+            errors = regressor.out_of_group(**told)
+            for machine in np.unique(machines):
+                found[f"{phase} on {machine}"] = errors[(machines == machine) & clean]
+        return found
 
     def fit_success(self, taught: Sequence[tuple[Observation, Case]]) -> Predictor:
         """Learn from successes and failures alone what can run.
@@ -135,7 +172,6 @@ class Predictor:
         cases = [case for _, case in own] + [label.case for label in told]
         ok = [o.reason is None for o, _ in own] + [label.ok for label in told]
         keys = [case_key(case) for case in cases]
-        self._history = balance(keys, ok)
         ratio, x = self._memory_ratio(cases, None), build_features(cases).x[SUCCESS]
         self._success = SuccessClassifier().fit(
             ratio, history(keys, ok), x, np.array(ok, dtype=bool)
@@ -180,21 +216,28 @@ class Predictor:
         peak, peak_sd = self._memory.predict(cases)
         keys = [case_key(case) for case in cases]
         before = np.array([self._history.get(key, 0.0) for key in keys], dtype=float)
-        told = [self._known.told(case, key) for case, key in zip(cases, keys, strict=True)]
+        found = [self._known.find(case, key) for case, key in zip(cases, keys, strict=True)]
+        p_success = self._success.predict(
+            self._memory_ratio(cases, available_bytes), before, table.x[SUCCESS]
+        )
+        prefill = _shift(beliefs["prefill"], table.roofline.prefill_s)
+        decode = _shift(beliefs["decode"], table.roofline.decode_s)
         forecast = Forecast(
             cases=tuple(cases),
-            prefill=_shift(beliefs["prefill"], table.roofline.prefill_s),
-            decode=_shift(beliefs["decode"], table.roofline.decode_s),
+            prefill=prefill,
+            decode=decode,
+            ttft=self._first_token.belief(cases, prefill, decode),
             load=_shift(beliefs["load"], table.roofline.load_s),
             peak_bytes=peak,
             peak_sd_ratio=peak_sd,
-            p_success=self._success.predict(
-                self._memory_ratio(cases, available_bytes), before, table.x[SUCCESS]
+            p_success=np.where(
+                self._known.ran_out(cases), np.minimum(p_success, _RAN_OUT), p_success
             ),
-            evidence=tuple(known.evidence for known in told),
-            n_runs=tuple(known.n_runs for known in told),
+            evidence=tuple(evidence for _, evidence, _ in found),
+            n_runs=tuple(n_runs for _, _, n_runs in found),
+            predictor_id=self.predictor_id,
         )
-        return _answer(forecast, [known.runs for known in told]) if verbatim else forecast
+        return _answer(forecast, [runs for runs, _, _ in found]) if verbatim else forecast
 
 
 def _in_distinct_rows(
@@ -212,45 +255,7 @@ def _in_distinct_rows(
     return Belief(belief.mean[index], belief.sd[index])
 
 
-class _Known:
-    """What was measured, by case: an exact, successful run is the best prediction there is."""
-
-    def __init__(self, rows: Iterable[tuple[Observation, Case]]) -> None:
-        self._exact: dict[Key, list[Observation]] = {}
-        self._groups: dict[str, int] = {}
-        self._machines: set[str] = set()
-        self._models: set[str] = set()
-        for observation, case in rows:
-            self._exact.setdefault(case_key(case), []).append(observation)
-            self._groups[group_name(case)] = self._groups.get(group_name(case), 0) + 1
-            self._machines.add(case.machine_id)
-            self._models.add(case.model.model_id)
-
-    def told(self, case: Case, key: Key) -> _Told:
-        """What the runs say of a case."""
-        runs = [run for run in self._exact.get(key, ()) if case.build in ("", run.build)]
-        n_runs = self._groups.get(key[0], 0)
-        if runs:
-            return _Told(runs, Evidence.MEASURED, len(runs))
-        if n_runs:
-            return _Told(runs, Evidence.CALIBRATED, n_runs)
-        if case.machine_id in self._machines or case.model.model_id in self._models:
-            return _Told(runs, Evidence.TRANSFERRED, 0)
-        return _Told(runs, Evidence.PHYSICS, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """What is known of one case."""
-
-    runs: list[Observation]
-    """Of this very case; of any build, where the case does not name one."""
-    evidence: Evidence
-    n_runs: int
-    """Of this very case, else of its model on its machine."""
-
-
-def _answer(forecast: Forecast, known: Sequence[Sequence[Observation]]) -> Forecast:
+def _answer(forecast: Forecast, known: Sequence[Sequence[Told]]) -> Forecast:
     """The forecast with measured cases replaced by their measurements, in place.
 
     Clean runs answer for the contaminated ones; those answer where there is nothing better.
@@ -258,21 +263,20 @@ def _answer(forecast: Forecast, known: Sequence[Sequence[Observation]]) -> Forec
     for index, runs in enumerate(known):
         if not runs:
             continue
-        for phase, seconds in SECONDS.items():
-            clean = [o for o in runs if IS_CLEAN[phase](o)]
-            found = [value for o in clean or runs if (value := seconds(o))]
-            least_sd = NOISE_SD if clean else CONTAMINATED_SD
-            _put(getattr(forecast, phase), index, found, least_sd=least_sd)
-        peaks = [o.peak_rss_bytes for o in runs if o.peak_rss_bytes]
+        for quantity in QUANTITIES:
+            seconds, is_clean = pooled(runs, quantity)
+            least_sd = NOISE_SD if is_clean else CONTAMINATED_SD
+            _put(getattr(forecast, quantity), index, seconds, least_sd=least_sd)
+        peaks = [run.peak_bytes for run in runs if np.isfinite(run.peak_bytes)]
         if peaks:
             forecast.peak_bytes[index] = np.median(peaks)
             forecast.peak_sd_ratio[index] = 0.01
     return forecast
 
 
-def _put(belief: Belief, index: int, seconds: Sequence[float], *, least_sd: float) -> None:
+def _put(belief: Belief, index: int, seconds: Array, *, least_sd: float) -> None:
     """Replace one belief by measurements: their median, and a spread never below the noise."""
-    if not seconds:
+    if not len(seconds):
         return
     logs = np.log(seconds)
     belief.mean[index] = np.median(logs)
@@ -281,14 +285,19 @@ def _put(belief: Belief, index: int, seconds: Sequence[float], *, least_sd: floa
 
 
 def _fit_phase(phase: str, rows: Rows) -> PhaseRegressor:
-    measured = np.flatnonzero(rows.measured(phase))
     regressor = PhaseRegressor(phase, prior_mean=float(_PRIORS[phase]), prior_sd=_PRIOR_SD)
-    return regressor.fit(
-        rows.table.x[phase][measured],
-        rows.slowdown(phase)[measured],
-        rows.subjects.take(measured),
-        is_clean=rows.is_clean[phase][measured],
-    )
+    return regressor.fit(**_measured(phase, rows))
+
+
+def _measured(phase: str, rows: Rows) -> dict[str, Any]:
+    """The rows in which a phase was measured, as a phase's regressor learns from them."""
+    measured = np.flatnonzero(rows.measured(phase))
+    return {
+        "x": rows.table.x[phase][measured],
+        "y": rows.slowdown(phase)[measured],
+        "subjects": rows.subjects.take(measured),
+        "is_clean": rows.is_clean[phase][measured],
+    }
 
 
 def _fit_memory(good: Sequence[tuple[Observation, Case]]) -> MemoryRegressor:
@@ -296,6 +305,10 @@ def _fit_memory(good: Sequence[tuple[Observation, Case]]) -> MemoryRegressor:
     return MemoryRegressor().fit(
         [case for case, _ in rows], np.array([peak for _, peak in rows], dtype=float)
     )
+
+
+def _taught(observations: Iterable[Observation]) -> list[tuple[Observation, Case]]:
+    return [(o, c) for o in observations if teaches(o) and (c := Case.of(o)) is not None]
 
 
 def teaches(observation: Observation) -> bool:

@@ -18,7 +18,9 @@ from sqlalchemy import (
     Integer,
     Select,
     Text,
+    column,
     select,
+    table,
     type_coerce,
 )
 from sqlalchemy.orm import Session
@@ -116,7 +118,37 @@ GENERATION_COLUMNS: Mapping[str, str] = {
     **CONDITION_COLUMNS,
 }
 
+PREDICTION_COLUMNS: Mapping[str, str] = {
+    "run_id": "run that was predicted before it started",
+    "machine_id": "fingerprint of the machine",
+    "model_id": "identity of the model",
+    "backend": "inference engine",
+    "purpose": "what the run was made for",
+    "made_at": "when it was predicted, UTC",
+    "target": "load_s, peak_memory_bytes, prefill_tps, decode_tps, ttft_s or success",
+    "evidence": "measured, calibrated, transferred or physics",
+    "n_runs": "runs of the model on the machine behind it",
+    "predictor_id": "which fit said so",
+    "q05": "lower end of the 90 % interval",
+    "q50": "the prediction",
+    "q95": "upper end",
+    "p_success": "probability of success, of the target success alone",
+    "measured": "what came of it, median over the clean generations; of success 0 or 1",
+    "ape": "absolute error as a share of what was measured",
+    "covered": "whether it lay in the interval",
+    "clean": "whether nothing spoilt the measurement",
+}
+
 _RATES = ["prefill_tps", "decode_tps", "ttft_s"]
+_OUTCOME = table(
+    "prediction_outcome",
+    *(column(name, Integer()) for name in ("run_id", "n_runs", "predictor_id")),
+    *(column(name, Double()) for name in ("q05", "q50", "q95", "p_success", "measured", "ape")),
+    *(column(name, Boolean()) for name in ("covered", "clean")),
+    *(column(name, Text()) for name in ("machine_id", "model_id", "backend")),
+    *(column(name, Text()) for name in ("purpose", "target", "evidence")),
+    column("made_at", Instant()),
+)
 _DTYPES: Mapping[type[TypeEngine[Any]], str] = {
     Boolean: "boolean",
     Integer: "Int64",
@@ -146,6 +178,16 @@ def generations_frame(store: Store) -> pd.DataFrame:
     """Every generation. Columns: :data:`GENERATION_COLUMNS`, in that order."""
     with store.database.read() as session:
         return _frame(session, _generations())[list(GENERATION_COLUMNS)]
+
+
+def predictions_frame(store: Store) -> pd.DataFrame:
+    """Every prediction beside what came of it: the view ``prediction_outcome``.
+
+    Columns: :data:`PREDICTION_COLUMNS`, in that order.
+    """
+    with store.database.read() as session:
+        frame = _frame(session, select(*_OUTCOME.columns).order_by("run_id", "target"))
+    return frame[list(PREDICTION_COLUMNS)]
 
 
 def _runs() -> Select[*tuple[Any, ...]]:

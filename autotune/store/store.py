@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from autotune.domain.imported import ImportedTest
-from autotune.store import schema
+from autotune.domain.stored import StoredPredictor
+from autotune.store import predictors, schema
 from autotune.store.engine import Database
 from autotune.store.imports import Imported, import_tests
 from autotune.store.reader import Reader
@@ -43,6 +45,18 @@ class Store(Writer, Reader):
         Raises DataError or UserError where the database refuses; then nothing is kept.
         """
         return import_tests(self.database, tests, now=self._now())
+
+    def fingerprint(self) -> str:
+        """Changes whenever a run that teaches is added or taken back."""
+        return predictors.fingerprint(self.database)
+
+    def record_predictor(self, **fit: Any) -> int:
+        """Keep a fit: see :func:`autotune.store.predictors.record_predictor`."""
+        return predictors.record_predictor(self.database, **fit, fitted_at=self._now())
+
+    def latest_predictor(self, *, api: str, versions: str) -> StoredPredictor | None:
+        """The newest fit for what an engine computes with, if these versions made it."""
+        return predictors.latest_predictor(self.database, api=api, versions=versions)
 
     def close(self) -> None:
         """Close every connection."""

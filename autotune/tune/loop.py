@@ -21,8 +21,7 @@ from autotune.domain.run import Purpose, Run
 from autotune.domain.study import Observation, Study, StudyState
 from autotune.features.case import Case
 from autotune.measure.runner import Runner
-from autotune.predict.predictor import Predictor
-from autotune.predict.prior import load_prior
+from autotune.predict.life import current_predictor
 from autotune.recommend.choose import Candidates, choose, recommend, survey
 from autotune.recommend.subject import Subject
 from autotune.store.store import Store
@@ -131,9 +130,8 @@ class _Loop:
         self._question, self._store = question, store
         self._notify, self._clock, self._sleep = notify, clock, sleep
         self._started = clock()
-        prior = load_prior(question.subject.api)
-        self._observations: list[Observation] = [*prior, *store.observations()]
-        self._predictor = Predictor().fit(self._observations)
+        self._predictor = current_predictor(store, question.subject.api)
+        self._observations: list[Observation] = [*store.observations()]
         self._strategy = ModelGuided(np.random.default_rng(question.study.seed))
         self._ledger = Ledger(question.cases, question.study.default)
         self._default: Run | None = None
@@ -264,7 +262,7 @@ class _Loop:
         return run
 
     def _learn(self) -> None:
-        self._predictor = Predictor().fit(self._observations)
+        self._predictor.adapt(self._observations)
 
     def _run(self, case: Case, purpose: Purpose, why: str = "") -> tuple[int, Run]:
         """(run id, run) of one recorded run; what it taught joins the observations."""

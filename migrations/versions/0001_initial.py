@@ -65,9 +65,52 @@ def conditions() -> list[sa.Column[Any]]:
     return [optional(name, kind) for name, kind in kinds.items()]
 
 
+PREDICTION_OUTCOME = """
+CREATE VIEW prediction_outcome AS
+WITH sample AS (
+    SELECT run_id, workload_id, 'prefill_tps' AS target, prefill_tps AS value,
+        coalesce(contamination, '') <> '' AS is_spoilt FROM generation_run
+    UNION ALL SELECT run_id, workload_id, 'decode_tps', decode_tps,
+        coalesce(contamination, '') <> '' FROM generation_run
+    UNION ALL SELECT run_id, workload_id, 'ttft_s', ttft_s,
+        coalesce(contamination, '') <> '' FROM generation_run
+), kept AS (
+    SELECT run_id, workload_id, target, value,
+        dense_rank() OVER (PARTITION BY run_id, workload_id ORDER BY is_spoilt) AS choice
+    FROM sample
+), ranked AS (
+    SELECT run_id, workload_id, target, value,
+        row_number() OVER (PARTITION BY run_id, workload_id, target ORDER BY value) AS place,
+        count(*) OVER (PARTITION BY run_id, workload_id, target) AS n
+    FROM kept WHERE choice = 1 AND value IS NOT NULL
+), rate AS (
+    SELECT run_id, workload_id, target, avg(value) AS measured
+    FROM ranked WHERE place IN ((n + 1) / 2, (n + 2) / 2)
+    GROUP BY run_id, workload_id, target
+), outcome AS (
+    SELECT run_id, target, measured FROM rate JOIN load_run USING (run_id, workload_id)
+    UNION ALL SELECT run_id, 'load_s', model_s + context_s + first_eval_s FROM load_run
+    UNION ALL SELECT run_id, 'peak_memory_bytes', peak_rss_bytes FROM load_run
+    UNION ALL SELECT run_id, 'success', CASE WHEN reason IS NULL THEN 1.0 ELSE 0.0 END
+    FROM load_run
+)
+SELECT run_id, machine_id, model_id, load_run.backend, purpose, made_at, target, evidence,
+    prediction.n_runs, predictor_id, q05, q50, q95, p_success, measured,
+    abs(q50 / measured - 1) AS ape,
+    measured BETWEEN q05 AND q95 AS covered,
+    (coalesce(CASE target WHEN 'load_s' THEN load_contamination
+        WHEN 'peak_memory_bytes' THEN '' WHEN 'success' THEN ''
+        ELSE load_run.contamination END, '') = '' AND discarded_at IS NULL) AS clean
+FROM prediction JOIN load_run USING (run_id) JOIN outcome USING (run_id, target)
+WHERE measured IS NOT NULL AND elapsed_s IS NOT NULL
+"""
+"""What was expected of every run, beside what came of it: accuracy over time is one query."""
+
+
 def upgrade() -> None:
     _create_facts()
     _create_history()
+    op.execute(PREDICTION_OUTCOME)
 
 
 def _create_facts() -> None:
@@ -384,6 +427,22 @@ def _create_history() -> None:
         ),
     )
     op.create_table(
+        "predictor",
+        required("predictor_id", KEY),
+        required("api", TEXT),
+        required("versions", TEXT),
+        required("fingerprint", TEXT),
+        required("n_runs", COUNT),
+        required("promoted", FLAG),
+        required("reason", TEXT),
+        required("errors_json", TEXT),
+        required("fitted_at", INSTANT),
+        required("elapsed_s", REAL),
+        optional("state", sa.LargeBinary()),
+        sa.PrimaryKeyConstraint("predictor_id"),
+        not_negative("n_runs", "elapsed_s"),
+    )
+    op.create_table(
         "prediction",
         required("run_id", KEY, sa.ForeignKey("load_run.run_id")),
         required(
@@ -407,6 +466,7 @@ def _create_history() -> None:
             "evidence", closed("evidence", "measured", "calibrated", "transferred", "physics")
         ),
         required("n_runs", COUNT),
+        optional("predictor_id", KEY, sa.ForeignKey("predictor.predictor_id")),
         required("made_at", INSTANT),
         sa.PrimaryKeyConstraint("run_id", "target"),
         sa.CheckConstraint("p_success BETWEEN 0 AND 1", name="probability"),

@@ -122,6 +122,7 @@ def predictions() -> st.SearchStrategy[Prediction]:
         **{name: interval for name, hint in typing.get_type_hints(Prediction).items()
            if hint is Interval},
         p_success=st.floats(0, 1),
+        predictor_id=st.none(),
     )  # fmt: skip
 
 

@@ -9,8 +9,10 @@ from autotune.domain.conditions import Conditions
 from autotune.domain.run import Reason
 from autotune.store.frames import (
     GENERATION_COLUMNS,
+    PREDICTION_COLUMNS,
     RUN_COLUMNS,
     generations_frame,
+    predictions_frame,
     runs_frame,
 )
 from autotune.store.store import Store
@@ -76,3 +78,42 @@ def test_medians_are_over_the_clean_generations(store: Store) -> None:
     assert runs_frame(store)["contamination"].tolist() == ["foreign_cpu", "foreign_cpu"]
     words = generations_frame(store)["contamination"].tolist()
     assert words == ["", "foreign_cpu", "foreign_cpu"]
+
+
+def test_predictions_beside_what_came_of_them(store: Store) -> None:
+    """One row a target; a median over the clean generations, errors and coverage in SQL."""
+    good = make_run(
+        generations=tuple(
+            make_generation(repetition=i, token_ns=(ns,) * 4)
+            for i, ns in enumerate((10_000_000, 12_000_000, 11_000_000))
+        )
+    )
+    examples.record(store, good, prediction=examples.make_prediction(predictor_id=None))
+    examples.begin(store, prediction=examples.make_prediction())
+    failed = make_run(reason=Reason.OOM, generations=(), load=None)
+    examples.record(store, failed, prediction=examples.make_prediction())
+    frame = predictions_frame(store)
+
+    assert list(frame) == list(PREDICTION_COLUMNS)
+    done = frame[frame["run_id"] == 1].set_index("target")
+    assert done.loc["decode_tps", "measured"] == pytest.approx(1e9 / 11_000_000)
+    assert done.loc["decode_tps", "ape"] == pytest.approx(0.1)
+    assert bool(done.loc["decode_tps", "covered"])
+    assert done.loc["load_s", "measured"] == pytest.approx(0.25)
+    assert done.loc["success", ["p_success", "measured"]].tolist() == [0.97, 1.0]
+    assert 2 not in set(frame["run_id"]), "a run that has not reported"
+    assert frame[frame["run_id"] == 3].set_index("target").loc["success", "measured"] == 0.0
+
+
+def test_spoilt_generations_do_not_judge_a_prediction(store: Store) -> None:
+    """Beside a clean one they are left out; alone they count, and are not called clean."""
+    spoilt = Conditions(foreign_cpu_ratio=0.5)
+    slow = make_generation(repetition=1, token_ns=(100_000_000,) * 4, conditions=spoilt)
+    for generations in ((make_generation(), slow), (slow,)):
+        run = make_run(generations=generations)
+        examples.record(store, run, prediction=examples.make_prediction())
+    frame = predictions_frame(store).set_index(["run_id", "target"])
+
+    assert frame.loc[(1, "decode_tps"), "measured"] == pytest.approx(100)
+    assert frame.loc[(2, "decode_tps"), "measured"] == pytest.approx(10)
+    assert not bool(frame.loc[(2, "decode_tps"), "clean"])

@@ -67,7 +67,10 @@ def dump(file: Path) -> list[str]:
 
 def declarations(connection: Connection) -> set[str]:
     """Every line of every CREATE statement: checks and defaults too, which alembic overlooks."""
-    query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name <> 'autotune_revision'"
+    query = (
+        "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND type <> 'view' "
+        "AND name <> 'autotune_revision'"
+    )
     lines = "\n".join(connection.exec_driver_sql(query).scalars()).splitlines()
     return {line.strip(" \t,") for line in lines}
 

@@ -246,6 +246,34 @@ class GenerationRow(Observed, Base):
     workload: Mapped[WorkloadRow] = relationship()
 
 
+class PredictorRow(Base):
+    """One fit of the predictor, promoted or not.
+
+    Its state is a cache: arrays, no pickle, dropped once a later one is promoted. The rows are
+    the record.
+    """
+
+    __tablename__ = "predictor"
+    __table_args__ = (not_negative("n_runs", "elapsed_s"),)
+
+    predictor_id: Mapped[Key]
+    api: Mapped[str]
+    """What the engine computes with where it predicts: the prior differs."""
+    versions: Mapped[str]
+    """Of features and libraries; a state of others is not read."""
+    fingerprint: Mapped[str]
+    """Of the rows that it learned from."""
+    n_runs: Mapped[int]
+    promoted: Mapped[bool]
+    """Whether its general part replaced the one before; if not, that one went on."""
+    reason: Mapped[str]
+    errors_json: Mapped[str]
+    """Median out-of-group error by partition, as ``{partition: error}``."""
+    fitted_at: Mapped[datetime]
+    elapsed_s: Mapped[float]
+    state: Mapped[bytes | None]
+
+
 class PredictionRow(Base):
     """What was expected of a run, written before it; one row a target."""
 
@@ -272,6 +300,7 @@ class PredictionRow(Base):
     p_success: Mapped[float | None]
     evidence: Mapped[Evidence]
     n_runs: Mapped[int]
+    predictor_id: Mapped[int | None] = mapped_column(ForeignKey("predictor.predictor_id"))
     made_at: Mapped[datetime]
 
 

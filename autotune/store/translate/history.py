@@ -192,6 +192,7 @@ def prediction_rows(prediction: Prediction, *, made_at: datetime) -> list[Predic
             p_success=p_success,
             evidence=prediction.evidence,
             n_runs=prediction.n_runs,
+            predictor_id=prediction.predictor_id,
             made_at=made_at,
         )
 
@@ -212,6 +213,7 @@ def prediction_value(run: LoadRunRow) -> Prediction | None:
         p_success=success.p_success,
         evidence=success.evidence,
         n_runs=success.n_runs,
+        predictor_id=success.predictor_id,
         **{target: _interval(row) for target, row in rows.items()},
     )
 

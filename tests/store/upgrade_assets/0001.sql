@@ -259,6 +259,7 @@ CREATE TABLE prediction (
 	p_success DOUBLE, 
 	evidence VARCHAR(16) NOT NULL, 
 	n_runs BIGINT NOT NULL, 
+	predictor_id INTEGER, 
 	made_at DATETIME NOT NULL, 
 	CONSTRAINT pk_prediction PRIMARY KEY (run_id, target), 
 	CONSTRAINT ck_prediction_probability CHECK (p_success BETWEEN 0 AND 1), 
@@ -266,14 +267,30 @@ CREATE TABLE prediction (
 	CONSTRAINT ck_prediction_interval CHECK ((p_success IS NULL) = (q05 IS NOT NULL AND q50 IS NOT NULL AND q95 IS NOT NULL)), 
 	CONSTRAINT fk_prediction_run_id_load_run FOREIGN KEY(run_id) REFERENCES load_run (run_id), 
 	CONSTRAINT ck_prediction_target CHECK (target IN ('load_s', 'peak_memory_bytes', 'prefill_tps', 'decode_tps', 'ttft_s', 'success')), 
-	CONSTRAINT ck_prediction_evidence CHECK (evidence IN ('measured', 'calibrated', 'transferred', 'physics'))
+	CONSTRAINT ck_prediction_evidence CHECK (evidence IN ('measured', 'calibrated', 'transferred', 'physics')), 
+	CONSTRAINT fk_prediction_predictor_id_predictor FOREIGN KEY(predictor_id) REFERENCES predictor (predictor_id)
 );
-INSERT INTO "prediction" VALUES(1,'load_s',0.1,0.2,0.4,NULL,'physics',0,'2026-11-01 12:00:00.000000');
-INSERT INTO "prediction" VALUES(1,'peak_memory_bytes',90000000.0,100000000.0,110000000.0,NULL,'physics',0,'2026-11-01 12:00:00.000000');
-INSERT INTO "prediction" VALUES(1,'prefill_tps',500.0,600.0,700.0,NULL,'physics',0,'2026-11-01 12:00:00.000000');
-INSERT INTO "prediction" VALUES(1,'decode_tps',80.0,100.0,120.0,NULL,'physics',0,'2026-11-01 12:00:00.000000');
-INSERT INTO "prediction" VALUES(1,'ttft_s',0.05,0.1,0.2,NULL,'physics',0,'2026-11-01 12:00:00.000000');
-INSERT INTO "prediction" VALUES(1,'success',NULL,NULL,NULL,0.97,'physics',0,'2026-11-01 12:00:00.000000');
+INSERT INTO "prediction" VALUES(1,'load_s',0.1,0.2,0.4,NULL,'physics',0,NULL,'2026-11-01 12:00:00.000000');
+INSERT INTO "prediction" VALUES(1,'peak_memory_bytes',90000000.0,100000000.0,110000000.0,NULL,'physics',0,NULL,'2026-11-01 12:00:00.000000');
+INSERT INTO "prediction" VALUES(1,'prefill_tps',500.0,600.0,700.0,NULL,'physics',0,NULL,'2026-11-01 12:00:00.000000');
+INSERT INTO "prediction" VALUES(1,'decode_tps',80.0,100.0,120.0,NULL,'physics',0,NULL,'2026-11-01 12:00:00.000000');
+INSERT INTO "prediction" VALUES(1,'ttft_s',0.05,0.1,0.2,NULL,'physics',0,NULL,'2026-11-01 12:00:00.000000');
+INSERT INTO "prediction" VALUES(1,'success',NULL,NULL,NULL,0.97,'physics',0,NULL,'2026-11-01 12:00:00.000000');
+CREATE TABLE predictor (
+	predictor_id INTEGER NOT NULL, 
+	api TEXT NOT NULL, 
+	versions TEXT NOT NULL, 
+	fingerprint TEXT NOT NULL, 
+	n_runs BIGINT NOT NULL, 
+	promoted BOOLEAN NOT NULL, 
+	reason TEXT NOT NULL, 
+	errors_json TEXT NOT NULL, 
+	fitted_at DATETIME NOT NULL, 
+	elapsed_s DOUBLE NOT NULL, 
+	state BLOB, 
+	CONSTRAINT pk_predictor PRIMARY KEY (predictor_id), 
+	CONSTRAINT ck_predictor_not_negative CHECK (n_runs >= 0 AND elapsed_s >= 0)
+);
 CREATE TABLE probe (
 	probe_id INTEGER NOT NULL, 
 	machine_id TEXT NOT NULL, 
@@ -369,4 +386,41 @@ CREATE INDEX ix_load_run_state ON load_run (state);
 CREATE UNIQUE INDEX ix_load_run_import_key ON load_run (import_key);
 CREATE INDEX ix_load_run_study_id ON load_run (study_id);
 CREATE INDEX ix_recommendation_machine_id_model_id ON recommendation (machine_id, model_id);
+CREATE VIEW prediction_outcome AS
+WITH sample AS (
+    SELECT run_id, workload_id, 'prefill_tps' AS target, prefill_tps AS value,
+        coalesce(contamination, '') <> '' AS is_spoilt FROM generation_run
+    UNION ALL SELECT run_id, workload_id, 'decode_tps', decode_tps,
+        coalesce(contamination, '') <> '' FROM generation_run
+    UNION ALL SELECT run_id, workload_id, 'ttft_s', ttft_s,
+        coalesce(contamination, '') <> '' FROM generation_run
+), kept AS (
+    SELECT run_id, workload_id, target, value,
+        dense_rank() OVER (PARTITION BY run_id, workload_id ORDER BY is_spoilt) AS choice
+    FROM sample
+), ranked AS (
+    SELECT run_id, workload_id, target, value,
+        row_number() OVER (PARTITION BY run_id, workload_id, target ORDER BY value) AS place,
+        count(*) OVER (PARTITION BY run_id, workload_id, target) AS n
+    FROM kept WHERE choice = 1 AND value IS NOT NULL
+), rate AS (
+    SELECT run_id, workload_id, target, avg(value) AS measured
+    FROM ranked WHERE place IN ((n + 1) / 2, (n + 2) / 2)
+    GROUP BY run_id, workload_id, target
+), outcome AS (
+    SELECT run_id, target, measured FROM rate JOIN load_run USING (run_id, workload_id)
+    UNION ALL SELECT run_id, 'load_s', model_s + context_s + first_eval_s FROM load_run
+    UNION ALL SELECT run_id, 'peak_memory_bytes', peak_rss_bytes FROM load_run
+    UNION ALL SELECT run_id, 'success', CASE WHEN reason IS NULL THEN 1.0 ELSE 0.0 END
+    FROM load_run
+)
+SELECT run_id, machine_id, model_id, load_run.backend, purpose, made_at, target, evidence,
+    prediction.n_runs, predictor_id, q05, q50, q95, p_success, measured,
+    abs(q50 / measured - 1) AS ape,
+    measured BETWEEN q05 AND q95 AS covered,
+    (coalesce(CASE target WHEN 'load_s' THEN load_contamination
+        WHEN 'peak_memory_bytes' THEN '' WHEN 'success' THEN ''
+        ELSE load_run.contamination END, '') = '' AND discarded_at IS NULL) AS clean
+FROM prediction JOIN load_run USING (run_id) JOIN outcome USING (run_id, target)
+WHERE measured IS NOT NULL AND elapsed_s IS NOT NULL;
 COMMIT;

@@ -1,0 +1,81 @@
+"""Fits of the predictor: what each learned from, how good it was, and the state of the newest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import func, select, update
+
+from autotune.domain.stored import StoredPredictor
+from autotune.store.codec import to_json
+from autotune.store.engine import Database
+from autotune.store.observations import TEACHES
+from autotune.store.tables import LoadRunRow, PredictorRow, ProbeRow
+
+
+def fingerprint(database: Database) -> str:
+    """Changes whenever a run that teaches is added or taken back, or a machine is probed anew."""
+    with database.read() as session:
+        n, newest = session.execute(
+            select(func.count(LoadRunRow.run_id), func.max(LoadRunRow.run_id)).where(TEACHES)
+        ).one()
+        probe = session.scalar(select(func.max(ProbeRow.probe_id)))
+    return f"{n} runs to {newest or 0}, probe {probe or 0}"
+
+
+def record_predictor(
+    database: Database,
+    *,
+    api: str,
+    versions: str,
+    fingerprint: str,
+    n_runs: int,
+    promoted: bool,
+    reason: str,
+    errors: Mapping[str, float],
+    elapsed_s: float,
+    state: bytes,
+    fitted_at: datetime,
+) -> int:
+    """Keep a fit; returns its number. The states of earlier fits for this API are dropped."""
+    with database.write() as session:
+        session.execute(update(PredictorRow).where(PredictorRow.api == api).values(state=None))
+        row = PredictorRow(
+            api=api,
+            versions=versions,
+            fingerprint=fingerprint,
+            n_runs=n_runs,
+            promoted=promoted,
+            reason=reason,
+            errors_json=to_json(dict(errors)),
+            fitted_at=fitted_at,
+            elapsed_s=elapsed_s,
+            state=state,
+        )
+        session.add(row)
+        session.flush()
+        return row.predictor_id
+
+
+def latest_predictor(database: Database, *, api: str, versions: str) -> StoredPredictor | None:
+    """The newest fit for this API, if these versions made it; else None."""
+    newest = (
+        select(PredictorRow)
+        .where(PredictorRow.api == api)
+        .order_by(PredictorRow.predictor_id.desc())
+        .limit(1)
+    )
+    with database.read() as session:
+        row = session.scalar(newest)
+        if row is None or row.versions != versions:
+            return None
+        return StoredPredictor(
+            predictor_id=row.predictor_id,
+            fingerprint=row.fingerprint,
+            n_runs=row.n_runs,
+            promoted=row.promoted,
+            reason=row.reason,
+            fitted_at=row.fitted_at,
+            state=row.state,
+        )

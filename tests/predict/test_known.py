@@ -1,0 +1,87 @@
+"""What was measured, and what ran out of memory."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from autotune.domain.run import Reason
+from autotune.domain.study import Observation
+from autotune.features.case import Case
+from autotune.predict.known import is_at_least
+from autotune.predict.predictor import Predictor
+from tests.simulation import make_cases, scaled_model, simulate
+
+CASE = make_cases()[0]
+
+
+def case(**knobs: object) -> Case:
+    """The same question with other knobs."""
+    return dataclasses.replace(CASE, config=CASE.config.replace(**knobs))
+
+
+def observe(asked: Case, *, reason: Reason | None = None, run_id: int = 1) -> Observation:
+    """One run of a case, ended so."""
+    (observation,) = simulate([asked])
+    return dataclasses.replace(observation, run_id=run_id, reason=reason)
+
+
+SMALL, MIDDLE, LARGE = (case(n_ctx=n) for n in (2048, 4096, 8192))
+
+
+def chances(*observations: Observation, cases: tuple[Case, ...]) -> list[bool]:
+    """Whether each case is expected to run."""
+    forecast = Predictor().fit(observations).forecast(cases)
+    return [bool(p > 0.5) for p in forecast.p_success]
+
+
+def test_one_failure_by_memory_marks_every_larger_configuration() -> None:
+    """Smaller ones, other models and other reasons are not touched."""
+    (elsewhere,) = make_cases(scaled_model("other", 300))[:1]
+    larger = (
+        LARGE,
+        case(n_ctx=4096, n_ubatch=1024, n_batch=1024),
+        case(n_ctx=4096, type_k="f32", type_v="f32"),
+        case(n_ctx=8192, n_threads=3),
+    )
+    oom = observe(MIDDLE, reason=Reason.OOM)
+
+    assert chances(oom, cases=(MIDDLE, *larger)) == [False] * 5
+    assert chances(oom, cases=(SMALL, elsewhere)) == [True, True]
+    assert chances(observe(MIDDLE, reason=Reason.CRASH), cases=(LARGE,)) == [True]
+
+
+def test_a_later_success_lifts_the_mark() -> None:
+    """The machine had been full, or has more memory now; an earlier success does not."""
+    oom, ok = observe(MIDDLE, reason=Reason.OOM), observe(LARGE, run_id=2)
+
+    assert chances(oom, ok, cases=(MIDDLE, LARGE)) == [True, True]
+    assert chances(ok, oom, cases=(LARGE,)) == [False]
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [{"n_gpu_layers": 4}, {"use_mmap": False}, {"offload_kqv": False}, {"main_gpu": 1}],
+)
+def test_what_lies_elsewhere_is_neither_larger_nor_smaller(knobs: dict[str, object]) -> None:
+    """Memory of another device has its own limit."""
+    assert is_at_least(LARGE.config, MIDDLE.config)
+    assert not is_at_least(LARGE.config.replace(**knobs), MIDDLE.config)
+    assert not is_at_least(MIDDLE.config, LARGE.config.replace(**knobs))
+
+
+def test_time_to_first_token_is_the_prompts_and_a_little_more() -> None:
+    """Learned over all models of a machine: 30 ms on 300 become 10 % on any."""
+    models = [scaled_model(name, size) for name, size in (("a", 50), ("b", 200), ("c", 400))]
+    observations = simulate([c for model in models for c in make_cases(model)[::40]])
+    late = [
+        dataclasses.replace(o, ttft_s=1.1 * o.workload.n_prompt / (o.prefill_tps or 1))
+        for o in observations
+        if o.workload
+    ]
+    forecast = Predictor().fit(late).forecast(make_cases()[:50])
+    ratio = np.exp(forecast.ttft.mean - forecast.prefill.mean)
+
+    assert np.median(ratio) == pytest.approx(1.1, abs=0.015)

@@ -37,7 +37,7 @@ def evaluate(db: DbOption = None, replay: ReplayOption = None, as_json: JsonOpti
     """
     from autotune.predict.evaluate import evaluate as judge
 
-    observations = _observations(db, replay or [])
+    observations, record = _observations(db, replay or [])
     if not observations:
         raise UserError("no runs to judge on: autotune tune MODEL makes some, --replay FILE reads")
     with console.status("evaluating") as status:
@@ -47,19 +47,26 @@ def evaluate(db: DbOption = None, replay: ReplayOption = None, as_json: JsonOpti
             f"{found.n_runs} runs are too few to hold any out: autotune tune MODEL makes more"
         )
     if as_json:
-        print_json(evaluation_json(found))
+        print_json(evaluation_json(found) | {"before_the_run": record})
     else:
         _print(found)
+        _print_record(record)
 
 
-def _observations(db: str | None, files: list[Path]) -> list[Observation]:
+def _observations(
+    db: str | None, files: list[Path]
+) -> tuple[list[Observation], list[dict[str, Any]]]:
+    """(runs to judge on, how good the store's own predictions were)."""
     from autotune.facts.imported import observe_tests
+    from autotune.store.frames import accuracy_frame
     from autotune.store.importers.files import read_file
 
     observations: list[Observation] = []
+    record: list[dict[str, Any]] = []
     if db is not None or not files:
         with open_store(db) as store:
             observations.extend(store.observations())
+            record = accuracy_frame(store).to_dict("records")
     for path in files:
         told = read_file(path)
         found, problems = observe_tests(told.tests)
@@ -70,7 +77,7 @@ def _observations(db: str | None, files: list[Path]) -> list[Observation]:
                 f"{path}: {len(told.problems) + len(problems)} rows left out, the first: {first}",
                 file=sys.stderr,
             )
-    return observations
+    return observations, record
 
 
 def evaluation_json(found: Evaluation) -> dict[str, Any]:
@@ -124,6 +131,17 @@ def _print(found: Evaluation) -> None:
             f"[bold]success[/], {split.replace('_', ' ')}: Brier {told.brier:.4f}, "
             f"skill {told.skill:+.2f}, ECE {told.ece:.3f} ({told.n_failed} of {told.n} failed)"
         )
+
+
+def _print_record(record: list[dict[str, Any]]) -> None:
+    """Every run is predicted before it starts: what became of those predictions."""
+    if not record:
+        return
+    table = plain_table("[bold]before the run[/]", "evidence", "n", "median", "in 90 %")
+    for row in record:
+        shares = (f"{row['median_ape']:.1%}", f"{row['coverage_90']:.0%}")
+        table.add_row(row["target"], row["evidence"], str(row["n"]), *shares)
+    console.print(table)
 
 
 def _cells(score: Score) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autotune.domain.config import Config
-from autotune.domain.prediction import Interval, Prediction, Recommendation
+from autotune.domain.prediction import Evidence, Interval, Prediction, Recommendation
 from autotune.domain.run import Measurement, Spread
 from autotune.domain.units import human_bytes, human_rate, human_seconds
 
@@ -98,6 +98,15 @@ def changes_text(config: Config, default: Config) -> str:
     """The knobs that differ from the default, as ``--set`` would take them."""
     changes = config.differences(default)
     return " ".join(f"{knob}={_value(ours)}" for knob, (ours, _) in changes.items()) or "default"
+
+
+def settling_line(model: Path, prediction: Prediction, default: Config) -> str | None:
+    """The run that would replace physics by a measurement; None where something was measured."""
+    if prediction.evidence is not Evidence.PHYSICS:
+        return None
+    changes = prediction.config.differences(default).items()
+    knobs = "".join(f" --set {knob}={_value(ours)}" for knob, (ours, _) in changes)
+    return f"autotune bench {shlex.quote(str(model))} --workload {prediction.workload.label}{knobs}"
 
 
 def _value(value: object) -> str:

@@ -23,6 +23,7 @@ from autotune.cli.output import (
     expected_json,
     prediction_table,
     print_json,
+    settling_line,
 )
 from autotune.facts.gguf import read_model
 from autotune.facts.machine import read_machine, read_state
@@ -64,6 +65,7 @@ def predict(
                 "expected": expected_json(prediction),
                 "p_success": prediction.p_success,
                 "evidence": prediction.evidence.value,
+                "settled_by": settling_line(model, prediction, default),
             }
         )
         return
@@ -74,3 +76,5 @@ def predict(
         + (f", {prediction.n_runs} runs" if prediction.n_runs else ""),
         style="dim",
     )
+    if line := settling_line(model, prediction, default):
+        console.print(f"nothing like it was measured here; this settles it: {line}", soft_wrap=True)

@@ -54,6 +54,9 @@ _PRIOR_MACHINES = 2.0
 """Machines that the prior counts for."""
 _NEW_MACHINE_SD = 0.2
 """How far machines lie apart, as long as that is so."""
+SUPPORT_MARGIN = 2.0
+"""How far beyond the smallest and largest measured value a column may lie: columns are logarithms
+to base two, so four times as far. Beyond that the general part is not asked."""
 _PRETENDED_RUNS = (1, 2, 5)
 """Numbers of runs that calibration pretends to have."""
 Strings = npt.NDArray[np.str_]
@@ -144,6 +147,7 @@ class PhaseRegressor:
     def _fit_general(self, x: Array, y: Array, weight: Array, subjects: Subjects) -> None:
         # The prior counts as half a run, so that a single odd row does not become the rule.
         self.center_ = (weight @ y + 0.5 * self.prior_mean) / (weight.sum() + 0.5)
+        self.low_, self.high_ = x.min(axis=0), x.max(axis=0)
         families, machines, y = subjects.families, subjects.places[:, 0], y - self.center_
         baseline = fit_linear(x, y, weight)
         self.places_ = PlaceEffects.fit(subjects.places, families, y - baseline.predict(x))
@@ -158,6 +162,7 @@ class PhaseRegressor:
     def predict(self, x: Array, subjects: Subjects, *, coverage: float = COVERAGE) -> Belief:
         """Beliefs for rows x, of models and machines that may or may not have been seen."""
         mean, sd = self._general(x, subjects)
+        supported = self.is_supported(x)
         home, abroad = (self.calibration_.factor(t, coverage) for t in (tier_of(0), ABROAD))
         sd *= np.where(self._is_home(subjects), home, abroad)
         for group in np.unique(subjects.groups):
@@ -168,7 +173,14 @@ class PhaseRegressor:
                 factor = self.calibration_.factor(tier_of(self.counts_[str(group)]), coverage)
                 mean[rows] += shift
                 sd[rows] = factor * np.hypot(spread, NOISE_SD)
-        return Belief(mean, sd)
+        return Belief(mean, np.where(supported, sd, np.maximum(sd, self.prior_sd)))
+
+    def is_supported(self, x: Array) -> Bools:
+        """Whether rows lie near enough to what was measured; shape (n,)."""
+        if not self.n_rows_:
+            return np.zeros(len(x), dtype=bool)
+        margin = SUPPORT_MARGIN
+        return np.all((x >= self.low_ - margin) & (x <= self.high_ + margin), axis=1)
 
     def _general(self, x: Array, subjects: Subjects) -> tuple[Array, Array]:
         """(mean, doubt) of stages 1 and 2; the prior, where there was nothing to learn from."""
@@ -186,6 +198,7 @@ class PhaseRegressor:
         # Few machines say little of the next one: the prior stands beside them.
         trust = len(self.machines_) / (len(self.machines_) + _PRIOR_MACHINES)
         mean[~known] = trust * mean[~known] + (1 - trust) * (self.prior_mean - self.center_)
+        mean[~self.is_supported(x)] = self.prior_mean - self.center_
         floor = _MEMBER_SD if len(self.folds_) >= _MIN_FAMILIES else self.prior_sd
         abroad = 0.0 if len(self.machines_) >= _MIN_MACHINES else _NEW_MACHINE_SD
         return self.center_ + mean, np.hypot(sd, np.where(known, floor, np.hypot(floor, abroad)))

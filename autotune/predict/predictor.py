@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from autotune.domain.prediction import Evidence, Interval, Prediction
 from autotune.domain.run import Purpose
 from autotune.domain.study import Observation
 from autotune.features.case import Array, Case
-from autotune.features.columns import PHASES, SUCCESS, build_features
+from autotune.features.columns import PHASES, SUCCESS, FeatureTable, build_features
 from autotune.predict.calibration import COVERAGE
+from autotune.predict.depth import deepen, distinct_rows
 from autotune.predict.first_token import FirstToken
 from autotune.predict.known import QUANTITIES, Known, Told, pooled
 from autotune.predict.memory import MemoryRegressor
@@ -39,6 +41,7 @@ _PRIOR_SD = 0.42
 use 0.52–0.79 between quartiles; prefill 0.2–0.95 of peak)."""
 _PRIORS = {"prefill": -np.log(0.45), "decode": -np.log(0.60), "load": np.log(1.5)}
 """Log slowdown of each phase before anything was measured."""
+SPEEDS = ("prefill", "decode")
 _Z = 1.645
 _RAN_OUT = 0.02
 """Chance of what needs at least the memory of something that ran out of it."""
@@ -178,6 +181,17 @@ class Predictor:
         )
         return self
 
+    def _at_depth(self, cases: Sequence[Case]) -> Array:
+        """Log seconds of one token, by the regressor alone; shape (n_cases,)."""
+        table = build_features(cases)
+        belief = self._phases["decode"].predict(table.x["decode"], subjects_of(cases))
+        return belief.mean + np.log(table.roofline.decode_s)
+
+    def _supported(self, table: FeatureTable) -> npt.NDArray[np.bool_]:
+        """Whether each case lies near what was measured, in both phases; shape (n_cases,)."""
+        phases = [self._phases[phase].is_supported(table.x[phase]) for phase in SPEEDS]
+        return np.logical_and.reduce(phases)
+
     def _memory_ratio(self, cases: Sequence[Case], available_bytes: int | None) -> Array:
         """95 % quantile of the peak over what is available, floored away from 0.
 
@@ -222,6 +236,7 @@ class Predictor:
         )
         prefill = _shift(beliefs["prefill"], table.roofline.prefill_s)
         decode = _shift(beliefs["decode"], table.roofline.decode_s)
+        deepen(decode, cases, table.x["decode"], subjects, self._at_depth)
         forecast = Forecast(
             cases=tuple(cases),
             prefill=prefill,
@@ -233,7 +248,10 @@ class Predictor:
             p_success=np.where(
                 self._known.ran_out(cases), np.minimum(p_success, _RAN_OUT), p_success
             ),
-            evidence=tuple(evidence for _, evidence, _ in found),
+            evidence=tuple(
+                evidence if near or evidence is not Evidence.TRANSFERRED else Evidence.PHYSICS
+                for (_, evidence, _), near in zip(found, self._supported(table), strict=True)
+            ),
             n_runs=tuple(n_runs for _, _, n_runs in found),
             predictor_id=self.predictor_id,
         )
@@ -246,11 +264,7 @@ def _in_distinct_rows(
     """The regressor's beliefs; candidates that a phase cannot tell apart are predicted once."""
     if not len(x):
         return Belief(np.empty(0), np.empty(0))
-    names = np.char.add(subjects.groups, subjects.places[:, 2])
-    _, codes = np.unique(names, return_inverse=True)
-    rows = np.ascontiguousarray(np.column_stack([x, codes]))
-    whole = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    _, first, index = np.unique(whole, return_index=True, return_inverse=True)
+    first, index = distinct_rows(x, subjects)
     belief = regressor.predict(x[first], subjects.take(first), coverage=coverage)
     return Belief(belief.mean[index], belief.sd[index])
 

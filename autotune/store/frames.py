@@ -190,6 +190,20 @@ def predictions_frame(store: Store) -> pd.DataFrame:
     return frame[list(PREDICTION_COLUMNS)]
 
 
+def accuracy_frame(store: Store) -> pd.DataFrame:
+    """How good predictions were that were made before the run; of clean measurements alone.
+
+    One row for each target and evidence: ``n``, ``median_ape`` and ``coverage_90`` (shares).
+    """
+    frame = predictions_frame(store)
+    judged = frame[frame["clean"].fillna(False) & frame["ape"].notna()]  # noqa: FBT003
+    return (
+        judged.groupby(["target", "evidence"])
+        .agg(n=("ape", "size"), median_ape=("ape", "median"), coverage_90=("covered", "mean"))
+        .reset_index()
+    )
+
+
 def _runs() -> Select[*tuple[Any, ...]]:
     elsewhere = {
         ModelRow: ["architecture", "quantization", "n_params", "weight_bytes"],

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from autotune.domain.prediction import Evidence
 from autotune.domain.run import Reason
 from autotune.domain.study import Observation
 from autotune.features.case import Case
@@ -85,3 +86,44 @@ def test_time_to_first_token_is_the_prompts_and_a_little_more() -> None:
     ratio = np.exp(forecast.ttft.mean - forecast.prefill.mean)
 
     assert np.median(ratio) == pytest.approx(1.1, abs=0.015)
+
+
+def test_far_from_everything_measured_physics_answers_and_says_so() -> None:
+    """A model a hundred times as large as any that was run: a wide interval, no confidence."""
+    models = [scaled_model(str(i), 40 * 2**i) for i in range(4)]
+    observations = simulate([c for model in models for c in make_cases(model)[::9]])
+    predictor = Predictor().fit(observations)
+    near, far = (
+        predictor.forecast([make_cases(scaled_model("new", size))[0]]).prediction(0)
+        for size in (100, 30_000)
+    )
+
+    assert near.evidence is Evidence.TRANSFERRED
+    assert far.evidence is Evidence.PHYSICS
+    assert far.decode_tps.width_ratio > 3 > 1.5 * near.decode_tps.width_ratio
+
+
+def test_decode_never_gets_faster_with_depth() -> None:
+    """Nor prefill, whatever the trees have learned from noisy rows."""
+    rng = np.random.default_rng(3)
+    depths = [0, 64, 256, 1024, 2048, 3000]
+    models = [scaled_model(str(i), 40 * 2**i) for i in range(4)]
+    cases = [
+        dataclasses.replace(c, workload=dataclasses.replace(c.workload, n_depth=int(depth)))
+        for model in models
+        for c in make_cases(model)[::11]
+        for depth in rng.choice(depths, 2)
+    ]
+    noisy = [
+        dataclasses.replace(o, decode_tps=(o.decode_tps or 1) * rng.lognormal(0, 0.2))
+        for o in simulate(cases)
+    ]
+    predictor = Predictor().fit(noisy)
+    for asked in make_cases()[::37]:
+        row = [
+            dataclasses.replace(asked, workload=dataclasses.replace(asked.workload, n_depth=depth))
+            for depth in depths
+        ]
+        decode = predictor.forecast(row).decode.mean
+
+        assert np.all(np.diff(decode) >= -1e-9)

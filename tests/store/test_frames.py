@@ -11,6 +11,7 @@ from autotune.store.frames import (
     GENERATION_COLUMNS,
     PREDICTION_COLUMNS,
     RUN_COLUMNS,
+    accuracy_frame,
     generations_frame,
     predictions_frame,
     runs_frame,
@@ -117,3 +118,17 @@ def test_spoilt_generations_do_not_judge_a_prediction(store: Store) -> None:
     assert frame.loc[(1, "decode_tps"), "measured"] == pytest.approx(100)
     assert frame.loc[(2, "decode_tps"), "measured"] == pytest.approx(10)
     assert not bool(frame.loc[(2, "decode_tps"), "clean"])
+
+
+def test_accuracy_is_one_row_a_target_and_evidence(store: Store) -> None:
+    """Of clean runs; spoilt ones do not judge."""
+    spoilt = Conditions(foreign_cpu_ratio=0.5)
+    for generation in (make_generation(), make_generation(conditions=spoilt)):
+        run = make_run(generations=(generation,))
+        examples.record(store, run, prediction=examples.make_prediction())
+    frame = accuracy_frame(store).set_index("target")
+
+    assert frame.loc["decode_tps", ["evidence", "n", "coverage_90"]].tolist() == ["physics", 1, 1.0]
+    assert frame.loc["decode_tps", "median_ape"] == pytest.approx(0.0)
+    assert frame.loc["load_s", "n"] == 2
+    assert "success" not in frame.index

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autotune.domain.config import Config
+from autotune.domain.limits import Limits
 from autotune.domain.machine import Probe
 from autotune.domain.model import ModelFacts, TensorSum
 from autotune.domain.prediction import Hardware, Target
@@ -18,7 +19,7 @@ from autotune.measure.simulated import SimulatedMachine, SimulatedRunner
 from autotune.recommend.candidates import search_space
 from autotune.recommend.subject import Subject
 from autotune.store.store import Store
-from autotune.tune.loop import Question
+from autotune.tune.question import Question, question_id
 from tests.factories import make_machine, make_model, make_trial
 
 WORKLOAD = Workload(n_prompt=512, n_gen=128)
@@ -70,12 +71,20 @@ def make_cases(model: ModelFacts = SMALL, default: Config = DEFAULT) -> tuple[Ca
     return make_subject(model).cases("simulated", space.configs(), WORKLOAD)
 
 
-def make_question(store: Store, *, default: Config = DEFAULT, **changes: object) -> Question:
+def make_question(
+    store: Store,
+    *,
+    default: Config = DEFAULT,
+    limits: Limits | None = None,
+    n_cases: int | None = None,
+    **changes: object,
+) -> Question:
     """A study of the small model, everything registered."""
     subject = make_subject()
     store.record_machine("m", MACHINE)
     store.record_probe("m", PROBE)
     store.record_model(subject.model, subject.model_path)
+    cases, limits = make_cases(default=default)[:n_cases], limits or Limits()
     settings: dict[str, object] = {"max_trials": 12, "time_limit_s": 600.0, **changes}
     study = Study(
         backend="simulated",
@@ -83,13 +92,15 @@ def make_question(store: Store, *, default: Config = DEFAULT, **changes: object)
         hardware=Hardware.AUTO,
         workload=WORKLOAD,
         default=default,
+        question_id=question_id([case.config for case in cases], limits),
         **settings,  # type: ignore[arg-type]
     )
     return Question(
         study=study,
         subject=subject,
-        cases=make_cases(default=default),
+        cases=cases,
         available_bytes=TRUTH.ram_bytes,
+        limits=limits,
     )
 
 

@@ -55,18 +55,18 @@ def evaluate(db: DbOption = None, replay: ReplayOption = None, as_json: JsonOpti
 
 def _observations(
     db: str | None, files: list[Path]
-) -> tuple[list[Observation], list[dict[str, Any]]]:
+) -> tuple[list[Observation], list[dict[Any, Any]]]:
     """(runs to judge on, how good the store's own predictions were)."""
     from autotune.facts.imported import observe_tests
     from autotune.store.frames import accuracy_frame
     from autotune.store.importers.files import read_file
 
     observations: list[Observation] = []
-    record: list[dict[str, Any]] = []
+    record: list[dict[Any, Any]] = []
     if db is not None or not files:
         with open_store(db) as store:
             observations.extend(store.observations())
-            record = accuracy_frame(store).to_dict("records")
+            record = [dict(row) for row in accuracy_frame(store).to_dict("records")]
     for path in files:
         told = read_file(path)
         found, problems = observe_tests(told.tests)
@@ -133,7 +133,7 @@ def _print(found: Evaluation) -> None:
         )
 
 
-def _print_record(record: list[dict[str, Any]]) -> None:
+def _print_record(record: list[dict[Any, Any]]) -> None:
     """Every run is predicted before it starts: what became of those predictions."""
     if not record:
         return

@@ -13,8 +13,10 @@ import typer
 
 from autotune.domain.config import Config, parse_changes
 from autotune.domain.errors import UserError
+from autotune.domain.limits import Limits
 from autotune.domain.prediction import Hardware, Target
-from autotune.domain.workload import Workload
+from autotune.domain.units import parse_bytes, parse_seconds
+from autotune.domain.workload import PRESETS, Workload
 from autotune.store.store import Store
 
 DEFAULT_BACKEND = "llama-cpp-python"
@@ -36,8 +38,28 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KNOB=VALUE", help="Set a knob; may be repeated."),
 ]
 WorkloadOption = Annotated[
-    str, typer.Option("--workload", metavar="W", help="Tokens in and out, as llama-bench names it.")
+    str,
+    typer.Option(
+        "--workload",
+        metavar="W",
+        help=f"As llama-bench names it, or {', '.join(PRESETS)}.",
+    ),
 ]
+MemoryOption = Annotated[
+    str | None, typer.Option("--max-memory", metavar="SIZE", help="Most memory, such as 2G.")
+]
+LatencyOption = Annotated[
+    str | None,
+    typer.Option("--max-ttft", metavar="TIME", help="Longest time to first token, such as 0.5s."),
+]
+LossyOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-lossy/--keep-quality", help="Whether a quantised KV cache may be the answer."
+    ),
+]
+LOSSY_TYPES = ("q8_0", "q4_0")
+"""Cache types that ``--allow-lossy`` adds, the milder one first."""
 TargetOption = Annotated[Target, typer.Option("--target", help="What the answer is for.")]
 HardwareOption = Annotated[Hardware, typer.Option("--hardware", help="Where it may run.")]
 ContextOption = Annotated[
@@ -49,8 +71,13 @@ ContextOption = Annotated[
 @contextmanager
 def open_store(db: str | None) -> Iterator[Store]:
     """The store at ``--db``, else in the user's data folder; closed afterwards."""
-    with Store.open(db or default_db(), now=lambda: datetime.now(UTC)) as store:
+    with Store.open(db or default_db(), now=utc_now) as store:
         yield store
+
+
+def utc_now() -> datetime:
+    """The clock of the command line."""
+    return datetime.now(UTC)
 
 
 def default_db() -> str:
@@ -63,9 +90,18 @@ def parse_config(changes: list[str] | None, default: Config) -> Config:
     return parse_changes(changes or [], default)
 
 
+def parse_limits(max_memory: str | None, max_ttft: str | None) -> Limits:
+    """The ``--max-…`` options. Raises UserError."""
+    return Limits(
+        memory_bytes=None if max_memory is None else parse_bytes(max_memory),
+        ttft_s=None if max_ttft is None else parse_seconds(max_ttft),
+    )
+
+
 def parse_workload(text: str) -> Workload:
-    """The ``--workload`` option. Raises UserError, also for what cannot be measured yet."""
-    workload = Workload.parse(text)
+    """The ``--workload`` option: a preset's name or a label. Raises UserError for anything else,
+    also for what cannot be measured yet."""
+    workload = Workload.parse(PRESETS.get(text, text))
     if workload.n_parallel > 1:
         raise UserError(f"{text}: only one request at a time can be measured; leave out the x")
     return workload

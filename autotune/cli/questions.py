@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autotune.backends.registry import get_backend
 from autotune.cli.options import DEFAULT_BACKEND
+from autotune.domain.limits import Limits
 from autotune.domain.prediction import Hardware, Target
 from autotune.domain.study import Study
 from autotune.domain.workload import Workload
@@ -16,7 +17,7 @@ from autotune.facts.machine import read_machine, read_state
 from autotune.recommend.candidates import choose_n_ctx, search_space
 from autotune.recommend.subject import register_subject
 from autotune.store.store import Store
-from autotune.tune.loop import Question
+from autotune.tune.question import Question, question_id
 
 
 def frame_question(
@@ -27,6 +28,8 @@ def frame_question(
     hardware: Hardware,
     workload: Workload,
     n_ctx: int | None,
+    limits: Limits = Limits(),
+    lossy: Sequence[str] = (),
     max_trials: int = 0,
     time_limit_s: float = 0.0,
     runner: str = DEFAULT_BACKEND,
@@ -44,8 +47,15 @@ def frame_question(
     default = backend.default_config(
         n_ctx=n_ctx, n_logical=machine.n_logical or machine.n_processors
     )
-    space = search_space(model, machine, default=default, workload=workload, hardware=hardware)
     subject = register_subject(model_path, model, machine, store, engine_gpus=engine_gpus)
+    configs = search_space(
+        model,
+        subject.machine,
+        default=default,
+        workload=workload,
+        hardware=hardware,
+        lossy=lossy,
+    ).configs()
     return Question(
         study=Study(
             backend=runner,
@@ -55,8 +65,10 @@ def frame_question(
             default=default,
             max_trials=max_trials,
             time_limit_s=time_limit_s,
+            question_id=question_id(configs, limits),
         ),
         subject=subject,
-        cases=subject.cases(runner, space.configs(), workload),
+        cases=subject.cases(runner, configs, workload),
         available_bytes=read_state().ram_available_bytes,
+        limits=limits,
     )

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import typer
 
+from autotune.cli.front import ParetoOption, print_front
 from autotune.cli.options import (
     DEFAULT_WORKLOAD,
+    LOSSY_TYPES,
     ContextOption,
     DbOption,
     HardwareOption,
     JsonOption,
+    LatencyOption,
+    LossyOption,
+    MemoryOption,
     ModelArgument,
     TargetOption,
     WorkloadOption,
     open_store,
+    parse_limits,
     parse_workload,
 )
 from autotune.cli.output import (
@@ -31,7 +37,7 @@ from autotune.domain.prediction import Hardware, Recommendation, Target
 from autotune.predict.life import current_predictor
 from autotune.recommend.choose import recommend as choose_recommendation
 from autotune.recommend.subject import Subject
-from autotune.tune.loop import Question
+from autotune.tune.question import Question
 
 
 def register(app: typer.Typer) -> None:
@@ -47,6 +53,10 @@ def recommend(
     hardware: HardwareOption = Hardware.AUTO,
     workload: WorkloadOption = DEFAULT_WORKLOAD,
     n_ctx: ContextOption = None,
+    max_memory: MemoryOption = None,
+    max_ttft: LatencyOption = None,
+    lossy: LossyOption = False,
+    pareto: ParetoOption = False,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,14 +64,26 @@ def recommend(
     work = parse_workload(workload)
     with open_store(db) as store:
         question = frame_question(
-            model, store, target=target, hardware=hardware, workload=work, n_ctx=n_ctx
+            model,
+            store,
+            target=target,
+            hardware=hardware,
+            workload=work,
+            n_ctx=n_ctx,
+            limits=parse_limits(max_memory, max_ttft),
+            lossy=LOSSY_TYPES if lossy or pareto else (),
         )
+        predictor = current_predictor(store, question.subject.api)
+        if pareto:
+            print_front(question, predictor, as_json=as_json)
+            return
         recommendation = choose_recommendation(
-            current_predictor(store, question.subject.api),
+            predictor,
             question.cases,
             target=target,
             default=question.study.default,
             available_bytes=question.available_bytes,
+            limits=question.limits,
         )
         store.record_recommendation(
             recommendation,

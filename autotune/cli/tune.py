@@ -15,15 +15,21 @@ from autotune.cli.baseline import ProgramOption
 from autotune.cli.options import (
     DEFAULT_BACKEND,
     DEFAULT_WORKLOAD,
+    LOSSY_TYPES,
     ContextOption,
     DbOption,
     HardwareOption,
     JsonOption,
+    LatencyOption,
+    LossyOption,
+    MemoryOption,
     ModelArgument,
     TargetOption,
     WorkloadOption,
     open_store,
+    parse_limits,
     parse_workload,
+    utc_now,
 )
 from autotune.cli.output import (
     changes_text,
@@ -45,8 +51,11 @@ from autotune.measure.engine import ask_engine
 from autotune.measure.llama_bench import NAME as LLAMA_BENCH
 from autotune.measure.llama_bench import LlamaBenchRunner, find_llama_bench
 from autotune.measure.runner import LocalRunner, Runner
-from autotune.tune.loop import Answer, Progress, Question
+from autotune.store.store import Store
 from autotune.tune.loop import tune as carry_out
+from autotune.tune.past import Trials, past_answer, stopped_trials
+from autotune.tune.question import Answer, Progress, Question
+from autotune.tune.strategy import StrategyName
 from autotune.tune.verdict import Measured
 
 TrialsOption = Annotated[int, typer.Option("--trials", min=1, help="Most trials to run.")]
@@ -55,6 +64,12 @@ TimeOption = Annotated[
 ]
 
 
+StrategyOption = Annotated[
+    StrategyName, typer.Option("--strategy", help="How candidates are picked.")
+]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Measure again, whatever is known from before.")
+]
 RunnerOption = Annotated[
     str, typer.Option("--runner", help=f"What measures: {DEFAULT_BACKEND} or {LLAMA_BENCH}.")
 ]
@@ -71,6 +86,11 @@ def tune(
     hardware: HardwareOption = Hardware.AUTO,
     workload: WorkloadOption = DEFAULT_WORKLOAD,
     n_ctx: ContextOption = None,
+    max_memory: MemoryOption = None,
+    max_ttft: LatencyOption = None,
+    lossy: LossyOption = False,
+    strategy: StrategyOption = StrategyName.MODEL_GUIDED,
+    fresh: FreshOption = False,
     trials: TrialsOption = 16,
     time_limit: TimeOption = "5m",
     runner: RunnerOption = DEFAULT_BACKEND,
@@ -80,7 +100,7 @@ def tune(
 ) -> None:
     """Tune a model on this machine and prove the result against the newcomer's default."""
     work = parse_workload(workload)
-    engine = _runner(runner, llama_bench)
+    measurer, engine = _runner(runner, llama_bench), ask_engine(DEFAULT_BACKEND)
     with open_store(db) as store:
         question = frame_question(
             model,
@@ -91,20 +111,41 @@ def tune(
             n_ctx=n_ctx,
             max_trials=trials,
             time_limit_s=parse_seconds(time_limit),
-            runner=engine.backend,
-            engine_gpus=ask_engine(DEFAULT_BACKEND).gpus,
+            limits=parse_limits(max_memory, max_ttft),
+            lossy=LOSSY_TYPES if lossy else (),
+            runner=measurer.backend,
+            engine_gpus=engine.gpus,
         )
-        with messages.status("starting") as status:
-            display = _Display(status, question.study.default)
-            try:
-                answer = carry_out(question, runner=engine, store=store, notify=display.show)
-            except KeyboardInterrupt:
-                messages.print("stopped; what was measured is kept: autotune runs lists it")
-                raise typer.Exit(130) from None
+        build = engine.build.label if measurer.backend == DEFAULT_BACKEND else None
+        answer = None if fresh else past_answer(question, store, build=build, now=utc_now)
+        past = None if fresh or answer else stopped_trials(question, store)
+        answer = answer or _search(question, measurer, store, strategy, past)
     if as_json:
         print_json(_document(answer, model))
     else:
         _print(answer, question)
+
+
+def _search(
+    question: Question, runner: Runner, store: Store, strategy: StrategyName, past: Trials | None
+) -> Answer:
+    """Carry the study out, with a live line."""
+    with messages.status("starting") as status:
+        display = _Display(status, question.study.default)
+        try:
+            return carry_out(
+                question,
+                runner=runner,
+                store=store,
+                notify=display.show,
+                strategy=strategy,
+                past=past,
+            )
+        except KeyboardInterrupt:
+            messages.print(
+                "stopped; what was measured is kept: the same command goes on from there"
+            )
+            raise typer.Exit(130) from None
 
 
 def _runner(name: str, program: str | None) -> Runner:
@@ -154,6 +195,9 @@ def _document(answer: Answer, model: Path) -> dict[str, Any]:
         "study_id": answer.study_id,
         "trials": answer.n_trials,
         "elapsed_s": answer.elapsed_s,
+        "discarded_trials": answer.n_discarded,
+        "resumed_trials": answer.n_resumed,
+        "measured_at": answer.measured_at.isoformat() if answer.measured_at else None,
     }
 
 
@@ -175,13 +219,27 @@ def _print(answer: Answer, question: Question) -> None:
     console.print(_table(answer))
     pairs = f"{answer.winner.n_runs} fresh runs each, alternating"
     console.print(
-        f"{answer.recommendation.workload.label}, {pairs}; {answer.n_trials} trials in "
-        f"{human_seconds(answer.elapsed_s)}; study {answer.study_id}",
+        f"{answer.recommendation.workload.label}, {pairs}; {answer.n_trials} trials"
+        f"{_when(answer)}; study {answer.study_id}",
         style="dim",
+        soft_wrap=True,
     )
     for reason in answer.recommendation.reasons:
         console.print(f"• {reason}", soft_wrap=True)
     print_lines(question.subject, answer.winner.config)
+
+
+def _when(answer: Answer) -> str:
+    """How long it took and what was special, or that it was there already."""
+    if answer.measured_at is not None:
+        at = answer.measured_at.strftime("%Y-%m-%d %H:%M UTC")
+        return f", measured {at}: --fresh measures again"
+    special = {
+        "from before it was stopped": answer.n_resumed,
+        "taken back, because the machine had drifted": answer.n_discarded,
+    }
+    told = "".join(f", {n} {what}" for what, n in special.items() if n)
+    return f" in {human_seconds(answer.elapsed_s)}{told}"
 
 
 def _table(answer: Answer) -> Any:

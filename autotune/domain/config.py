@@ -114,6 +114,11 @@ class Config:
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:16]
 
     @property
+    def is_lossy(self) -> bool:
+        """Whether the answers change, if ever so little: a quantised cache."""
+        return not {self.type_k, self.type_v} <= LOSSLESS_KV_TYPES
+
+    @property
     def layer_split(self) -> tuple[int, str, int, tuple[float, ...] | None]:
         """The knobs that decide on which device each layer lives."""
         return self.n_gpu_layers, self.split_mode, self.main_gpu, self.tensor_split

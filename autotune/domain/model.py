@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from autotune.domain.config import KV_BLOCK_ELEMENTS
+
 TENSOR_GROUPS = ("attention", "ffn", "experts", "embedding", "lookup", "output", "other")
 """``lookup`` is a table of which one token reads one row: per-layer and position embeddings."""
 
@@ -87,6 +89,13 @@ class ModelFacts:
     def weight_bytes(self) -> int:
         """Bytes of all tensors (the file without its header)."""
         return sum(tensor.n_bytes for tensor in self.tensors)
+
+    @property
+    def can_quantise_cache(self) -> bool:
+        """Whether every head divides into the blocks of a quantised cache."""
+        lengths = (self.key_length, self.value_length)
+        sliding = (self.key_length_sliding, self.value_length_sliding)
+        return not any(length % KV_BLOCK_ELEMENTS for length in (*lengths, *sliding))
 
     @property
     def is_tied(self) -> bool:

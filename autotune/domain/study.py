@@ -37,6 +37,8 @@ class Study:
     max_trials: int
     time_limit_s: float
     seed: int = 0
+    question_id: str = ""
+    """Identity of candidates and limits: two studies that share it ask the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
 
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(?P<amount>\d+(?:\.\d+)?)(?P<unit>[smh]?)")
+_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(?P<amount>\d+(?:\.\d+)?)(?P<unit>ms|[smh]?)")
 _BYTES = {"": 1, "k": KIB, "m": MIB, "g": GIB}
 _SIZE = re.compile(r"(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>[kmg]?)i?b?", re.IGNORECASE)
 
@@ -51,10 +51,10 @@ def human_seconds(seconds: float | None) -> str:
 
 
 def parse_seconds(text: str) -> float:
-    """Seconds in ``"90"``, ``"90s"``, ``"5m"`` or ``"1.5h"``. Raises UserError otherwise."""
+    """Seconds in ``"90"``, ``"500ms"``, ``"90s"`` or ``"5m"``. Raises UserError otherwise."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise UserError(f"{text!r} is not a duration: write 90s, 5m or 1h")
+        raise UserError(f"{text!r} is not a duration: write 500ms, 90s or 5m")
     return float(match["amount"]) * _SECONDS[match["unit"] or "s"]
 
 

@@ -17,6 +17,16 @@ _LABEL = re.compile(
 )
 
 
+PRESETS = {
+    "chat": "pp256+tg256@d1536",
+    "rag": "pp3072+tg256",
+    "code": "pp512+tg256@d2048",
+    "batch": "pp1024+tg32",
+}
+"""Workloads by name: a turn in a conversation, a question with passages to read, an edit in an open
+file, a document to be classified."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """Token counts of one request."""

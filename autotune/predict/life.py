@@ -34,6 +34,8 @@ GROWTH_RATIO = 0.2
 """The general part is fitted anew when there are this many more runs than it has seen …"""
 ALWAYS_BELOW = 50
 """… and always as long as it has seen fewer than these."""
+QUICK_RUNS = 400
+"""So few are fitted in half a second."""
 MIN_ROWS = 20
 """Fewer rows of a partition do not judge."""
 _log = logging.getLogger(__name__)
@@ -73,6 +75,19 @@ def current_predictor(
     )
     _log.info("predictor %s: %s", fit.predictor.predictor_id, fit.reason)
     return fit.predictor
+
+
+def learn(predictor: Predictor, observations: Sequence[Observation], api: str) -> Predictor:
+    """A predictor that knows these runs, within a study: fitted where that is quick, else adapted.
+
+    Not judged and not stored: what a study ends with is.
+    """
+    prior = load_prior(api)
+    if len(prior) + len(observations) > QUICK_RUNS:
+        return predictor.adapt(observations)
+    fitted = Predictor().fit(observations, prior=prior)
+    fitted.predictor_id = predictor.predictor_id
+    return fitted
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from autotune.domain.model import ModelFacts
 from autotune.domain.units import MIB
 from autotune.facts.plan import MemoryPlanner
 from autotune.facts.touched import TouchedMemory
+from autotune.facts.vram import vram_ratio
 from autotune.facts.weights import repacked_types
 from autotune.features.case import Array, Case
 
@@ -96,6 +97,21 @@ def _split(cases: Sequence[Case]) -> tuple[Array, Array]:
             rows[key] = _row(case)
         table[index] = rows[key]
     return table[:, 0], table[:, 1:]
+
+
+def vram_ratios(cases: Sequence[Case]) -> Array:
+    """How full the fullest GPU gets, see :func:`autotune.facts.vram.vram_ratio`; (n_cases,)."""
+    known: dict[object, float] = {}
+    ratios = np.zeros(len(cases))
+    for index, case in enumerate(cases):
+        if not _has_gpu(case.machine):
+            continue
+        key = (id(case.model), id(case.machine), _memory_knobs(case.config))
+        if key not in known:
+            planner, _ = _planners(case.model, case.machine)
+            known[key] = vram_ratio(planner.plan(case.config), case.machine)
+        ratios[index] = known[key]
+    return ratios
 
 
 def _row(case: Case) -> tuple[float, ...]:

@@ -180,7 +180,8 @@ class PhaseRegressor:
         if not self.n_rows_:
             return np.zeros(len(x), dtype=bool)
         margin = SUPPORT_MARGIN
-        return np.all((x >= self.low_ - margin) & (x <= self.high_ + margin), axis=1)
+        near = (x >= self.low_ - margin) & (x <= self.high_ + margin)
+        return np.asarray(near.all(axis=1), dtype=bool)
 
     def _general(self, x: Array, subjects: Subjects) -> tuple[Array, Array]:
         """(mean, doubt) of stages 1 and 2; the prior, where there was nothing to learn from."""

@@ -25,7 +25,7 @@ from autotune.predict.calibration import COVERAGE
 from autotune.predict.depth import deepen, distinct_rows
 from autotune.predict.first_token import FirstToken
 from autotune.predict.known import QUANTITIES, Known, Told, pooled
-from autotune.predict.memory import MemoryRegressor
+from autotune.predict.memory import MemoryRegressor, vram_ratios
 from autotune.predict.phase import (
     CONTAMINATED_SD,
     NOISE_SD,
@@ -190,7 +190,7 @@ class Predictor:
     def _supported(self, table: FeatureTable) -> npt.NDArray[np.bool_]:
         """Whether each case lies near what was measured, in both phases; shape (n_cases,)."""
         phases = [self._phases[phase].is_supported(table.x[phase]) for phase in SPEEDS]
-        return np.logical_and.reduce(phases)
+        return np.asarray(np.logical_and.reduce(phases), dtype=bool)
 
     def _memory_ratio(self, cases: Sequence[Case], available_bytes: int | None) -> Array:
         """95 % quantile of the peak over what is available, floored away from 0.
@@ -205,6 +205,7 @@ class Predictor:
         if len(rows):
             peak, sd_ratio = self._memory.predict([cases[int(row)] for row in rows])
             ratio[rows] = peak * (1 + _MEMORY_RESERVE_SD * sd_ratio) / limits[rows]
+        ratio = np.maximum(ratio, vram_ratios(cases))
         return np.asarray(np.maximum(ratio, 1e-6))
 
     def forecast(

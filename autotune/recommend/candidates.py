@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from autotune.domain.config import Config
 from autotune.domain.errors import NothingFitsError, UserError
 from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts
 from autotune.domain.prediction import Hardware, Target
-from autotune.domain.space import Parameter, SearchSpace
+from autotune.domain.space import Bundle, Parameter, SearchSpace
 from autotune.domain.workload import Workload
+from autotune.facts.devices import lookup
+from autotune.facts.plan import MemoryPlanner
+from autotune.facts.vram import fits_gpus, usable_gpus
+from autotune.facts.weights import repacked_types
 
 _N_CTX = {
     Target.SPEED: (2048, 4096),
@@ -41,15 +48,17 @@ def search_space(
     default: Config,
     workload: Workload,
     hardware: Hardware,
+    lossy: Sequence[str] = (),
 ) -> SearchSpace:
     """Every knob that may change a request's time here, with its values; the default is the base.
 
-    Mapping or copying the weights is not among them: it changes the load alone.
+    Mapping or copying the weights is not among them: it changes the load alone. ``lossy`` names
+    the quantised cache types that may be used besides the lossless ones.
 
     Raises NothingFitsError when a GPU is demanded that the engine does not have.
     """
     threads = thread_counts(machine)
-    parameters = [
+    parameters: list[Parameter | Bundle] = [
         Parameter(knob="n_threads", values=threads),
         Parameter(knob="n_threads_batch", values=threads),
         Parameter(knob="n_ubatch", values=_ubatches(default, workload)),
@@ -57,9 +66,15 @@ def search_space(
     ]
     if model.slides:
         parameters.append(Parameter(knob="swa_full", values=(True, False)))
-    layers = _gpu_layers(model, machine, hardware)
+    if lossy and model.can_quantise_cache:
+        kinds = (default.type_k, *lossy)
+        parameters.append(Bundle(options=tuple({"type_k": k, "type_v": k} for k in kinds)))
+    layers = gpu_layers(model, machine, default=default, hardware=hardware)
     if layers:
         parameters.append(Parameter(knob="n_gpu_layers", values=layers))
+        parameters.append(Parameter(knob="offload_kqv", values=(True, False)))
+        parameters.append(Parameter(knob="op_offload", values=(True, False)))
+        parameters.extend(_splits(machine))
     return SearchSpace(base=default, parameters=tuple(parameters))
 
 
@@ -80,9 +95,15 @@ def _ubatches(default: Config, workload: Workload) -> tuple[int, ...]:
     return tuple(sizes) or (default.n_ubatch,)
 
 
-def _gpu_layers(model: ModelFacts, machine: MachineFacts, hardware: Hardware) -> tuple[int, ...]:
-    """Layer counts to offload: none, quarters, all; empty where there is nothing to choose."""
-    usable = [gpu for gpu in machine.gpus if gpu.device is not None]
+def gpu_layers(
+    model: ModelFacts, machine: MachineFacts, *, default: Config, hardware: Hardware
+) -> tuple[int, ...]:
+    """Layer counts to offload: none, quarters, the most that fits, all.
+
+    Empty where there is nothing to choose. What does not fit is no candidate: the rest of the GPU
+    is not ours. Raises NothingFitsError where a GPU is demanded and there is none.
+    """
+    usable = usable_gpus(machine)
     if hardware is Hardware.CPU or (hardware is Hardware.AUTO and not usable):
         return ()
     if not usable:
@@ -90,7 +111,30 @@ def _gpu_layers(model: ModelFacts, machine: MachineFacts, hardware: Hardware) ->
             "no GPU that the engine can use: autotune doctor shows why, --hardware auto goes on "
             "without one"
         )
+    planner = MemoryPlanner(model, repacks=repacked_types(machine.isa), gpus=machine.gpus)
     everything = model.n_layers + 1
-    quarters = {round(everything * share / 4) for share in range(1, 4)}
-    counts = quarters | {everything} | ({0} if hardware is Hardware.AUTO else set())
-    return tuple(sorted(counts))
+    fitting = [
+        n
+        for n in range(everything + 1)
+        if fits_gpus(planner.plan(default.replace(n_gpu_layers=n)), machine)
+    ]
+    most = max(fitting, default=0)
+    counts = {round(everything * share / 4) for share in range(1, 5)} | {most}
+    counts = {n for n in counts if 0 < n <= most}
+    return tuple(sorted(counts | ({0} if hardware is Hardware.AUTO or not counts else set())))
+
+
+def _splits(machine: MachineFacts) -> list[Bundle]:
+    """How several GPUs share a model: by free memory, by bandwidth, by rows, or one alone."""
+    usable = usable_gpus(machine)
+    if len(usable) < 2:
+        return []
+    options: list[dict[str, Any]] = [{"split_mode": "layer", "tensor_split": None}]
+    speeds = [known.read_bytes_per_s if (known := lookup(gpu.name)) else None for gpu in usable]
+    if all(speeds):
+        total = sum(speed for speed in speeds if speed)
+        shares = tuple(round(speed / total, 3) for speed in speeds if speed)
+        options.append({"split_mode": "layer", "tensor_split": shares})
+    options.append({"split_mode": "row", "tensor_split": None})
+    options.extend({"split_mode": "none", "main_gpu": i} for i in range(len(usable)))
+    return [Bundle(options=tuple(options))]

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from autotune.domain.config import Config
 from autotune.domain.errors import NothingFitsError
+from autotune.domain.limits import Limits
 from autotune.domain.prediction import (
     Alternative,
     Evidence,
@@ -20,11 +22,14 @@ from autotune.domain.prediction import (
 from autotune.domain.units import human_bytes, human_rate
 from autotune.features.case import Array, Case
 from autotune.predict.predictor import Forecast, Predictor
+from autotune.recommend.remedies import nothing_fits
 
 MEMORY_RESERVE_RATIO = 0.10
 """Share of the available memory that is never planned with."""
 TIE_RATIO = 0.02
 """Request times this close are equal: below the noise between processes."""
+_UNLIMITED = Limits()
+_Z = 1.645
 _MIN_P_SUCCESS = 0.5
 _WITHIN_RATIO = 0.05
 _MEMORY_WORTH_RATIO = 0.01
@@ -54,8 +59,17 @@ class Candidates:
         return np.where(self.feasible > 0, np.exp(self.forecast.request().mean), np.inf)
 
 
-def survey(predictor: Predictor, cases: Sequence[Case], *, available_bytes: int) -> Candidates:
+def survey(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    *,
+    available_bytes: int,
+    limits: Limits = _UNLIMITED,
+    may_be_none: bool = False,
+) -> Candidates:
     """Forecast every candidate and mark the feasible ones.
+
+    Raises NothingFitsError, with what would fit, where there is none, unless there ``may_be_none``.
 
     More threads than this process may use are never feasible, not even the newcomer's default:
     under a quota they wait for each other (45 times slower in one report).
@@ -64,7 +78,23 @@ def survey(predictor: Predictor, cases: Sequence[Case], *, available_bytes: int)
     forecast = predictor.forecast(cases, available_bytes=usable)
     runs = forecast.p_success >= _MIN_P_SUCCESS
     allowed = [_threads(case.config) <= case.machine.n_processors for case in cases]
-    return Candidates(forecast, (runs & allowed).astype(float))
+    kept = runs & allowed & _within(forecast, limits)
+    if not kept.any() and not may_be_none:
+        raise NothingFitsError(
+            nothing_fits(predictor, forecast, usable_bytes=usable, limits=limits)
+        )
+    return Candidates(forecast, kept.astype(float))
+
+
+def _within(forecast: Forecast, limits: Limits) -> npt.NDArray[np.bool_]:
+    """Whether each case keeps the limits; shape (n_cases,)."""
+    kept = np.ones(len(forecast.cases), dtype=bool)
+    if limits.memory_bytes is not None:
+        peak = forecast.peak_bytes * (1 + _Z * forecast.peak_sd_ratio)
+        kept &= peak <= limits.memory_bytes
+    if limits.ttft_s is not None:
+        kept &= np.exp(forecast.ttft.mean) <= limits.ttft_s
+    return kept
 
 
 def _threads(config: Config) -> int:
@@ -75,11 +105,9 @@ def choose(candidates: Candidates, *, default: Config) -> int:
     """Index of the best candidate.
 
     Within the tie band of the fastest, the one nearest to the default and with the least memory
-    wins. Raises NothingFitsError, with what would help, when nothing is feasible.
+    wins.
     """
     request_s = candidates.request_s
-    if not np.isfinite(request_s).any():
-        raise _nothing_fits(candidates)
     tied = np.flatnonzero(request_s <= request_s.min() * (1 + TIE_RATIO))
     forecast = candidates.forecast
     return int(
@@ -94,14 +122,6 @@ def choose(candidates: Candidates, *, default: Config) -> int:
     )
 
 
-def _nothing_fits(candidates: Candidates) -> NothingFitsError:
-    least = candidates.forecast.peak_bytes.min()
-    return NothingFitsError(
-        f"nothing fits: the smallest configuration needs about {human_bytes(least)}; free memory, "
-        "lower --n-ctx, or take a smaller quantisation of the model"
-    )
-
-
 def recommend(
     predictor: Predictor,
     cases: Sequence[Case],
@@ -109,6 +129,7 @@ def recommend(
     target: Target,
     default: Config,
     available_bytes: int,
+    limits: Limits = _UNLIMITED,
     chosen: int | None = None,
     seed: int = 0,
 ) -> Recommendation:
@@ -116,7 +137,13 @@ def recommend(
 
     Raises NothingFitsError when no candidate is feasible.
     """
-    candidates = survey(predictor, cases, available_bytes=available_bytes)
+    candidates = survey(
+        predictor,
+        cases,
+        available_bytes=available_bytes,
+        limits=limits,
+        may_be_none=chosen is not None,
+    )
     best = choose(candidates, default=default) if chosen is None else chosen
     case = candidates.forecast.cases[best]
     return Recommendation(

@@ -11,7 +11,7 @@ from autotune.domain.errors import UserError
 from autotune.domain.machine import DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.stored import RunRecord, RunState, StoredRun, StoredStudy
-from autotune.domain.study import Observation
+from autotune.domain.study import Observation, Study
 from autotune.store.engine import Database
 from autotune.store.observations import (
     TEACHES,
@@ -150,6 +150,21 @@ class Reader:
             query = query.where(StudyRow.model_id == model_id)
         with self._database.read() as session:
             return tuple(_stored_study(*row) for row in session.execute(query))
+
+    def find_study(self, question: Study, *, machine_id: str, model_id: str) -> StoredStudy | None:
+        """The newest study that asked the same of the same model and machine, if any."""
+        query = _studies().order_by(StudyRow.study_id.desc()).limit(1)
+        query = query.where(
+            StudyRow.machine_id == machine_id,
+            StudyRow.model_id == model_id,
+            StudyRow.backend == question.backend,
+            StudyRow.workload_id == question.workload.label,
+            StudyRow.default_config_id == question.default.config_id,
+            StudyRow.question_id == question.question_id,
+        )
+        with self._database.read() as session:
+            row = session.execute(query).one_or_none()
+            return None if row is None else _stored_study(*row)
 
     def load_study(self, study_id: int) -> StoredStudy:
         """One study. Raises UserError for an unknown one."""

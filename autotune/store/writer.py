@@ -93,6 +93,7 @@ class Writer:
                 max_trials=study.max_trials,
                 time_limit_s=study.time_limit_s,
                 seed=study.seed,
+                question_id=study.question_id,
                 started_at=self._now(),
                 state=StudyState.RUNNING,
                 note="",
@@ -101,6 +102,15 @@ class Writer:
             session.add(row)
             session.flush()
             return row.study_id
+
+    def resume_study(self, study_id: int) -> None:
+        """Open a stopped study again, for this process. Raises UserError for an unknown one."""
+        with self._database.write() as session:
+            row = session.get(StudyRow, study_id)
+            if row is None:
+                raise UserError(f"no study {study_id} is recorded in {self._database.label}")
+            row.state, row.note, row.finished_at = StudyState.RUNNING, "", None
+            row.recorder_pid, row.recorder_birth = self._recorder.pid, self._recorder.birth
 
     def finish_study(self, study_id: int, state: StudyState, note: str = "") -> None:
         """Close a study: how it ended, and why in one line. Raises UserError for an unknown one."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,18 +17,20 @@ from autotune.domain.config import Config
 from autotune.domain.errors import MeasurementError
 from autotune.domain.prediction import Prediction, Recommendation
 from autotune.domain.run import Purpose, Run
-from autotune.domain.study import Observation, Study, StudyState
+from autotune.domain.study import Observation, StudyState
 from autotune.features.case import Case
 from autotune.measure.runner import Runner
-from autotune.predict.life import current_predictor
+from autotune.predict.life import current_predictor, learn
 from autotune.recommend.choose import Candidates, choose, recommend, survey
-from autotune.recommend.subject import Subject
 from autotune.store.store import Store
 from autotune.tune.anchor import EVERY_TRIALS, WAITS_S, Anchor
 from autotune.tune.ledger import Ledger, request_s
-from autotune.tune.model_guided import ModelGuided
+from autotune.tune.model_guided import make_strategy
+from autotune.tune.past import Trials
+from autotune.tune.question import Answer, Progress, Question
 from autotune.tune.recording import RecordedRunner
-from autotune.tune.verdict import Measured, Speedup, is_faster, pool, speedup
+from autotune.tune.strategy import Strategy, StrategyName
+from autotune.tune.verdict import is_faster, pool, speedup
 
 STOP_RATIO = 0.01
 """Below this promised gain a trial is not worth its time."""
@@ -43,49 +44,6 @@ _TRIAL_SHARE = 0.05
 """Share of a study's time after which a noisy trial is not repeated further."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A study with everything that stands still while it runs."""
-
-    study: Study
-    subject: Subject
-    cases: tuple[Case, ...]
-    """The candidates; the first is the default."""
-    available_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where a study stands."""
-
-    trial: int
-    max_trials: int
-    doing: str
-    config: Config
-    elapsed_s: float
-    left_s: float
-    """Time that the budget still allows."""
-    best: Run | None
-    default: Run | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """The result of a study."""
-
-    study_id: int
-    default: Measured | None
-    """None where the default itself cannot run."""
-    winner: Measured
-    is_default: bool
-    """Whether the default is the answer: nothing beat it beyond noise."""
-    speedup: Speedup | None
-    """None without a default to compare with."""
-    recommendation: Recommendation
-    n_trials: int
-    elapsed_s: float
-
-
 def tune(
     question: Question,
     *,
@@ -94,13 +52,18 @@ def tune(
     notify: Callable[[Progress], None] = lambda _progress: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    strategy: StrategyName = StrategyName.MODEL_GUIDED,
+    past: Trials | None = None,
 ) -> Answer:
     """Carry out a study and record all of it.
+
+    ``past`` are the trials of this study from before it was stopped: it goes on where it was.
 
     Raises MeasurementError when the default cannot be measured, NothingFitsError when no
     candidate is feasible; KeyboardInterrupt passes through after everything measured is kept.
     """
-    loop = _Loop(question, runner, store, notify=notify, clock=clock, sleep=sleep)
+    chosen = make_strategy(strategy, np.random.default_rng(question.study.seed))
+    loop = _Loop(question, runner, store, chosen, past, notify=notify, clock=clock, sleep=sleep)
     study_id = loop.study_id
     try:
         answer = loop.carry_out()
@@ -122,6 +85,8 @@ class _Loop:
         question: Question,
         runner: Runner,
         store: Store,
+        strategy: Strategy,
+        past: Trials | None,
         *,
         notify: Callable[[Progress], None],
         clock: Callable[[], float],
@@ -129,18 +94,16 @@ class _Loop:
     ) -> None:
         self._question, self._store = question, store
         self._notify, self._clock, self._sleep = notify, clock, sleep
-        self._started = clock()
+        self._past, self._started = past, clock() - (past.spent_s if past else 0.0)
         self._predictor = current_predictor(store, question.subject.api)
         self._observations: list[Observation] = [*store.observations()]
-        self._strategy = ModelGuided(np.random.default_rng(question.study.seed))
+        self._strategy = strategy
         self._ledger = Ledger(question.cases, question.study.default)
         self._default: Run | None = None
+        self._failure = ""
+        self._n_discarded = 0
         self._anchor: Anchor | None = None
-        self.study_id = store.start_study(
-            question.study,
-            machine_id=question.subject.machine_id,
-            model_id=question.subject.model.model_id,
-        )
+        self.study_id = self._open_study()
         self._recorded = RecordedRunner(
             question.subject,
             runner,
@@ -149,27 +112,65 @@ class _Loop:
             study_id=self.study_id,
         )
 
+    def _open_study(self) -> int:
+        if self._past is not None:
+            self._store.resume_study(self._past.study_id)
+            return self._past.study_id
+        return self._store.start_study(
+            self._question.study,
+            machine_id=self._question.subject.machine_id,
+            model_id=self._question.subject.model.model_id,
+        )
+
     def carry_out(self) -> Answer:
         """Default, search, confirmation."""
         self._candidates()  # refuses at once when nothing fits
-        default = self._try(0, Purpose.PROBE)
-        if default.ok:
-            self._default, self._anchor = default, Anchor(default)
-            self._ledger.confirm_provisional()
+        if self._past is None or not self._go_on(self._past):
+            default = self._try(0, Purpose.PROBE)
+            self._failure = default.message
+            if default.ok:
+                self._default, self._anchor = default, Anchor(default)
+                self._ledger.confirm_provisional()
         self._search()
         winner = self._ledger.winner()
         if winner is None:
             raise MeasurementError(
                 f"no configuration of {self._question.subject.model_path.name} could be measured: "
-                f"{default.message}"
+                f"{self._failure}"
             )
         return self._confirm(winner)
+
+    def _go_on(self, past: Trials) -> bool:
+        """Take up the trials of a stopped study; False where the machine is not what it was.
+
+        The anchor decides, as within a study.
+        """
+        index_of = {case.config: index for index, case in enumerate(self._question.cases)}
+        known = [(index_of.get(run.trial.config), run_id, run) for run_id, run in past.runs]
+        default = next((run for index, _, run in known if index == 0 and run.ok), None)
+        if default is None:
+            return False
+        self._default, self._anchor = default, Anchor(default)
+        tried = [told for told in known if told[2].trial.purpose is Purpose.EXPLORE]
+        if self._anchor.has_drifted(self._measure_anchor("anchor of the stopped study")):
+            self._store.discard_runs(run_id for _, run_id, _ in tried)
+            return False
+        self._ledger.add(0, past.runs[0][0], default)
+        self._strategy.tell(0, float(np.log(request_s(default))))
+        for index, run_id, run in tried:
+            if index is not None:
+                self._ledger.add(index, run_id, run)
+                self._strategy.tell(index, _log_s(run))
+        self._ledger.confirm_provisional()
+        self._learn()
+        return True
 
     def _candidates(self) -> Candidates:
         candidates = survey(
             self._predictor,
             self._question.cases,
             available_bytes=self._question.available_bytes,
+            limits=self._question.limits,
         )
         choose(candidates, default=self._question.study.default)
         return candidates
@@ -222,6 +223,7 @@ class _Loop:
         """The trials since the last clean anchor are neither results nor lessons."""
         discarded = self._ledger.discard_provisional()
         self._store.discard_runs(discarded)
+        self._n_discarded += len(discarded)
         self._observations = [o for o in self._observations if o.run_id not in discarded]
         for index in discarded.values():
             self._strategy.forget(index)
@@ -257,12 +259,13 @@ class _Loop:
         """Run one candidate, enter it, and learn from it."""
         run_id, run = self._run(self._question.cases[index], purpose)
         self._ledger.add(index, run_id, run)
-        self._strategy.tell(index)
+        self._strategy.tell(index, _log_s(run))
         self._learn()
         return run
 
     def _learn(self) -> None:
-        self._predictor.adapt(self._observations)
+        api = self._question.subject.api
+        self._predictor = learn(self._predictor, self._observations, api)
 
     def _run(self, case: Case, purpose: Purpose, why: str = "") -> tuple[int, Run]:
         """(run id, run) of one recorded run; what it taught joins the observations."""
@@ -333,6 +336,8 @@ class _Loop:
             recommendation=self._recommendation(index),
             n_trials=self._ledger.n_trials,
             elapsed_s=self._clock() - self._started,
+            n_discarded=self._n_discarded,
+            n_resumed=len(self._past.runs) if self._past else 0,
         )
 
     def _recommendation(self, index: int) -> Recommendation:
@@ -345,8 +350,14 @@ class _Loop:
             target=study.target,
             default=study.default,
             available_bytes=self._question.available_bytes,
+            limits=self._question.limits,
             chosen=index,
         )
+
+
+def _log_s(run: Run) -> float | None:
+    """Log request seconds; None of a run that failed."""
+    return float(np.log(request_s(run))) if run.measurement else None
 
 
 def _run_s(request_s: float) -> float:

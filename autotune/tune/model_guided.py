@@ -12,6 +12,7 @@ import numpy as np
 from autotune.features.case import Array
 from autotune.predict.phase import Belief
 from autotune.recommend.choose import Candidates
+from autotune.tune.strategy import GridSearch, RandomSearch, Strategy, StrategyName, Untried
 
 PRICE_EXPONENT = 0.5
 """How much a trial's duration counts against its promise."""
@@ -30,45 +31,43 @@ def expected_improvement(belief: Belief, best: float) -> Array:
     return np.asarray(np.maximum(belief.sd * (z * ndtr(z) + density), 1e-300))
 
 
-class ModelGuided:
-    """Asks for the candidate with the best score; remembers what was tried."""
+class ModelGuided(Untried):
+    """Asks for the candidate with the best score."""
 
     def __init__(self, rng: np.random.Generator) -> None:
+        super().__init__()
         self._rng = rng
-        self._tried: set[int] = set()
-
-    def tell(self, index: int) -> None:
-        """A candidate was tried, whatever came of it."""
-        self._tried.add(index)
-
-    def forget(self, index: int) -> None:
-        """What came of a candidate was worth nothing: it may be tried again."""
-        self._tried.discard(index)
+        self._has_asked = False
 
     def promise(self, candidates: Candidates, best: float) -> float:
         """The largest expected gain that is left, as a share of the request time."""
-        open_ = self._open(candidates)
-        if not open_.any():
+        untried = self.untried(candidates)
+        if not untried.any():
             return 0.0
-        return float(expected_improvement(candidates.forecast.request(), best)[open_].max())
+        return float(expected_improvement(candidates.forecast.request(), best)[untried].max())
 
     def ask(self, candidates: Candidates, best: float) -> int | None:
         """Index of the candidate to try next; None when all feasible ones were tried."""
-        open_ = self._open(candidates)
-        if not open_.any():
+        untried = self.untried(candidates)
+        if not untried.any():
             return None
+        if not self._has_asked:
+            # What a recommendation would answer is looked at first.
+            self._has_asked = True
+            return int(np.argmin(np.where(untried, candidates.forecast.request().mean, np.inf)))
         if len(self._tried) >= _FEW and self._rng.random() < RANDOM_SHARE:
-            return int(self._rng.choice(np.flatnonzero(open_)))
+            return int(self._rng.choice(np.flatnonzero(untried)))
         belief = candidates.forecast.request()
         score = (
             np.log(expected_improvement(belief, best))
             + np.log(candidates.forecast.p_success)
             - PRICE_EXPONENT * belief.mean
         )
-        return int(np.argmax(np.where(open_, score, -np.inf)))
+        return int(np.argmax(np.where(untried, score, -np.inf)))
 
-    def _open(self, candidates: Candidates) -> Array:
-        """Feasible candidates not yet tried, as a mask."""
-        mask = candidates.feasible > 0
-        mask[list(self._tried)] = False
-        return np.asarray(mask)
+
+def make_strategy(name: StrategyName, rng: np.random.Generator) -> Strategy:
+    """The strategy of a name."""
+    if name is StrategyName.RANDOM:
+        return RandomSearch(rng)
+    return GridSearch() if name is StrategyName.GRID else ModelGuided(rng)

@@ -265,6 +265,7 @@ def _create_history() -> None:
         required("max_trials", COUNT),
         required("time_limit_s", REAL),
         required("seed", COUNT),
+        required("question_id", TEXT),
         required("started_at", INSTANT),
         optional("finished_at", INSTANT),
         required("state", closed("state", "running", "complete", "stopped", "failed")),

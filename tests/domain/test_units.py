@@ -52,7 +52,7 @@ def test_sizes_are_read(text: str, n_bytes: int) -> None:
 
 def test_nonsense_is_refused_with_an_example() -> None:
     """Both readers show what they would take."""
-    with pytest.raises(UserError, match="write 90s, 5m or 1h"):
+    with pytest.raises(UserError, match="write 500ms, 90s or 5m"):
         units.parse_seconds("soon")
     with pytest.raises(UserError, match="write 512M or 2G"):
         units.parse_bytes("much")

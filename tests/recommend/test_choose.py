@@ -68,19 +68,6 @@ def test_ties_go_to_the_default() -> None:
     assert chosen.reasons == ("the newcomer's default is already the best candidate",)
 
 
-def test_when_nothing_fits_it_says_what_would() -> None:
-    """One line with the smallest need and the ways out."""
-    predictor = Predictor().fit([])
-    with pytest.raises(NothingFitsError, match=r"smallest configuration needs about .* lower --n-"):
-        recommend(
-            predictor,
-            CASES,
-            target=Target.BALANCED,
-            default=DEFAULT,
-            available_bytes=40 * 1024**2,
-        )
-
-
 def test_no_candidate_uses_more_threads_than_it_may() -> None:
     """On a machine with a quota of one processor there is one thread count."""
     assert thread_counts(make_machine(n_usable=1)) == (1,)

@@ -14,7 +14,8 @@ from autotune.domain.run import Purpose, Reason, Run, Trial
 from autotune.domain.study import StudyState
 from autotune.measure.simulated import SimulatedMachine, SimulatedRunner
 from autotune.store.store import Store
-from autotune.tune.loop import Answer, Progress, tune
+from autotune.tune.loop import tune
+from autotune.tune.question import Answer, Progress
 from tests.simulation import DEFAULT, SMALL, TRUTH, WORKLOAD, make_cases, make_question
 
 

@@ -78,6 +78,7 @@ class StudyRow(Recorded, Base):
     max_trials: Mapped[int]
     time_limit_s: Mapped[float]
     seed: Mapped[int]
+    question_id: Mapped[str]
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     state: Mapped[StudyState]

@@ -39,6 +39,7 @@ def study_value(row: StudyRow) -> Study:
         max_trials=row.max_trials,
         time_limit_s=row.time_limit_s,
         seed=row.seed,
+        question_id=row.question_id,
     )
 
 

@@ -350,6 +350,7 @@ CREATE TABLE study (
 	max_trials BIGINT NOT NULL, 
 	time_limit_s DOUBLE NOT NULL, 
 	seed BIGINT NOT NULL, 
+	question_id TEXT NOT NULL, 
 	started_at DATETIME NOT NULL, 
 	finished_at DATETIME, 
 	state VARCHAR(16) NOT NULL, 
@@ -366,7 +367,7 @@ CREATE TABLE study (
 	CONSTRAINT fk_study_default_config_id_config FOREIGN KEY(default_config_id) REFERENCES config (config_id), 
 	CONSTRAINT ck_study_state CHECK (state IN ('running', 'complete', 'stopped', 'failed'))
 );
-INSERT INTO "study" VALUES(1,'feedfacefeedface','0123456789abcdef','llama-cpp-python','speed','cpu','pp64+tg4@d0','4e889df1026d5397',20,300.0,7,'2026-11-01 12:00:00.000000','2026-11-01 12:00:00.000000','complete','done',1,NULL);
+INSERT INTO "study" VALUES(1,'feedfacefeedface','0123456789abcdef','llama-cpp-python','speed','cpu','pp64+tg4@d0','4e889df1026d5397',20,300.0,7,'','2026-11-01 12:00:00.000000','2026-11-01 12:00:00.000000','complete','done',1,NULL);
 CREATE TABLE workload (
 	workload_id TEXT NOT NULL, 
 	n_prompt BIGINT NOT NULL, 

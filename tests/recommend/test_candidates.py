@@ -1,0 +1,134 @@
+"""Which configurations are worth considering, with and without GPUs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from autotune.domain.errors import NothingFitsError
+from autotune.domain.machine import GPUFacts, MachineFacts
+from autotune.domain.prediction import Hardware
+from autotune.facts.plan import MemoryPlanner
+from autotune.facts.vram import RESERVE_BYTES, fits_gpus, vram_ratio
+from autotune.recommend.candidates import gpu_layers, search_space
+from tests.factories import make_machine
+from tests.simulation import DEFAULT, SMALL, WORKLOAD, make_cases, scaled_model
+
+GIB = 1024**3
+BIG = scaled_model("big", 8000)
+
+
+def machine(*free_bytes: int | None, names: tuple[str, ...] = ()) -> MachineFacts:
+    """A machine with GPUs that have so much free."""
+    names = names or ("NVIDIA GeForce RTX 3090",) * len(free_bytes)
+    gpus = tuple(
+        GPUFacts(name=name, total_bytes=24 * GIB, free_bytes=free, device=f"CUDA{i}")
+        for i, (name, free) in enumerate(zip(names, free_bytes, strict=True))
+    )
+    return make_machine(gpus=gpus, n_usable=4)
+
+
+def layers(free_bytes: int, hardware: Hardware = Hardware.AUTO) -> tuple[int, ...]:
+    """Layer counts of the big model on one GPU."""
+    return gpu_layers(BIG, machine(free_bytes), default=DEFAULT, hardware=hardware)
+
+
+def test_all_layers_are_a_candidate_where_they_fit() -> None:
+    """Beside none and quarters."""
+    everything = BIG.n_layers + 1
+    assert layers(24 * GIB)[-1] == everything
+    assert layers(24 * GIB)[0] == 0
+    assert 0 not in layers(24 * GIB, Hardware.GPU)
+
+
+def test_the_most_that_fits_is_a_candidate_and_more_is_not() -> None:
+    """One layer more would not fit, by the same plan; the reserve is left alone."""
+    host = machine(3 * GIB)
+    most = layers(3 * GIB)[-1]
+    planner = MemoryPlanner(BIG, gpus=host.gpus)
+
+    assert 0 < most < BIG.n_layers + 1
+    plan = planner.plan(DEFAULT.replace(n_gpu_layers=most))
+    assert plan.vram_bytes <= 3 * GIB - RESERVE_BYTES
+    assert not fits_gpus(planner.plan(DEFAULT.replace(n_gpu_layers=most + 1)), host)
+
+
+def test_a_full_gpu_leaves_the_processor() -> None:
+    """Nothing fits: no layer is offered, and nothing crashes."""
+    assert layers(RESERVE_BYTES) == (0,)
+    assert layers(RESERVE_BYTES, Hardware.GPU) == (0,)
+
+
+def test_a_gpu_that_is_demanded_must_be_there() -> None:
+    """One line says where to look."""
+    with pytest.raises(NothingFitsError, match="autotune doctor shows why"):
+        gpu_layers(BIG, make_machine(), default=DEFAULT, hardware=Hardware.GPU)
+
+
+def test_a_gpu_of_unknown_size_says_nothing() -> None:
+    """Neither for nor against."""
+    host = machine(None)
+    plan = MemoryPlanner(BIG, gpus=host.gpus).plan(DEFAULT.replace(n_gpu_layers=-1))
+
+    assert vram_ratio(plan, host) == 0
+
+
+def test_what_does_not_fit_a_gpu_is_not_expected_to_run() -> None:
+    """Although the machine itself has memory enough."""
+    from autotune.predict.predictor import Predictor
+
+    asked = make_cases(BIG)[0]
+    offloaded = dataclasses.replace(asked, config=DEFAULT.replace(n_gpu_layers=-1))
+    chances = [
+        Predictor().fit([]).forecast([dataclasses.replace(offloaded, machine=machine(free))])
+        for free in (24 * GIB, 2 * GIB)
+    ]
+
+    assert chances[0].p_success[0] > 0.8
+    assert chances[1].p_success[0] < 0.1
+
+
+def test_what_is_said_of_gpus_has_no_effect_without_a_layer_on_one() -> None:
+    """Points that mean the same are folded."""
+    space = search_space(
+        BIG, machine(24 * GIB), default=DEFAULT, workload=WORKLOAD, hardware=Hardware.AUTO
+    )
+    on_host = [c for c in space.configs() if c.n_gpu_layers == 0]
+
+    assert {(c.offload_kqv, c.op_offload) for c in on_host} == {(True, True)}
+    assert {c.offload_kqv for c in space.configs()} == {True, False}
+
+
+def test_several_gpus_split_by_memory_and_by_bandwidth() -> None:
+    """Or by rows, or one of them works alone."""
+    names = ("NVIDIA GeForce RTX 3090", "NVIDIA GeForce RTX 3060")
+    space = search_space(
+        SMALL,
+        machine(24 * GIB, 12 * GIB, names=names),
+        default=DEFAULT,
+        workload=WORKLOAD,
+        hardware=Hardware.GPU,
+    )
+    splits = {(c.split_mode, c.tensor_split, c.main_gpu) for c in space.configs()}
+
+    assert ("layer", None, 0) in splits
+    assert ("layer", (round(936 / 1296, 3), round(360 / 1296, 3)), 0) in splits
+    assert ("row", None, 0) in splits
+    assert {("none", None, 0), ("none", None, 1)} <= splits
+
+
+def test_a_lossy_cache_only_on_request_and_where_heads_divide() -> None:
+    """Keys and values alike, always with flash attention."""
+    options = {"default": DEFAULT, "workload": WORKLOAD, "hardware": Hardware.CPU}
+    plain = search_space(SMALL, make_machine(), **options)  # type: ignore[arg-type]
+    lossy = search_space(SMALL, make_machine(), **options, lossy=("q8_0",))  # type: ignore[arg-type]
+    odd = dataclasses.replace(SMALL, key_length=40)
+    refused = search_space(odd, make_machine(), **options, lossy=("q8_0",))  # type: ignore[arg-type]
+
+    assert not any(c.is_lossy for c in plain.configs())
+    assert any(c.is_lossy for c in lossy.configs())
+    assert all(
+        c.type_k == c.type_v and c.flash_attn != "off" for c in lossy.configs() if c.is_lossy
+    )
+    assert not any(c.is_lossy for c in refused.configs())

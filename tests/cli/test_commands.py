@@ -70,6 +70,11 @@ def test_the_whole_arrow(shell: Shell, smollm2_path: Path) -> None:
     assert len(shown["generations"][0]["token_ns"]) == 8
     assert set(shown["predicted"]) == set(TARGETS)
 
+    exported = json.loads(shell.run("export", smollm2_path, "--format", "json")[1])
+    assert exported["config"] == tuned["winner"]["config"]
+    assert exported["speedup"] == tuned["speedup"]["request"]
+    assert exported["study_id"] == tuned["study_id"]
+
     recommended = shell.json("recommend", smollm2_path, *QUICK)
     assert recommended["evidence"] in {"measured", "calibrated"}
     assert 0 < recommended["confidence"] <= 1

@@ -55,7 +55,7 @@ def server_command(model: Path, config: Config, *, slides: bool) -> str:
 
 def llamafile_command(model: Path, config: Config, *, slides: bool) -> str:
     """The same for ``llamafile --server``."""
-    notes = ["for a llamafile that takes llama.cpp's own options: 0.10 or newer"]
+    notes = ["for a llamafile whose --server --help has --load-mode (not --no-mmap and --mlock)"]
     notes += _unsaid(config, slides=slides)
     return commented(notes, _line(["llamafile", "--server"], model, config, slides=slides))
 

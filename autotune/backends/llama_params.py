@@ -17,6 +17,12 @@ _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
 _LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}
 """llama_load_mode by (use_mmap, use_mlock): none, mmap, mlock, mmap and mlock."""
 
+LOAD_MODE_WORDS = {
+    (False, False): "none", (True, False): "mmap", (False, True): "mlock",
+    (True, True): "mmap+mlock",
+}  # fmt: skip
+"""What llama.cpp's programs call these modes: ``--load-mode``."""
+
 
 def model_params(llama: Any, config: Config) -> Any:
     """``llama_model_params`` of a configuration."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -127,45 +126,3 @@ def prediction_table(prediction: Prediction) -> Table:
         low, high = human(interval.q05), human(interval.q95)
         table.add_row(name, human(interval.q50), f"{low} – {high}")
     return table
-
-
-def python_line(model: Path, config: Config) -> str:
-    """The ``llama_cpp.Llama(...)`` call of a configuration, to paste."""
-    arguments: dict[str, object] = {
-        "n_ctx": config.n_ctx,
-        "n_batch": config.n_batch,
-        "n_ubatch": config.n_ubatch,
-        "n_threads": config.n_threads,
-        "n_threads_batch": config.n_threads_batch,
-    }
-    plain = Config()
-    for name in ("use_mmap", "swa_full", "n_gpu_layers"):
-        if getattr(config, name) != getattr(plain, name):
-            arguments[name] = getattr(config, name)
-    if config.flash_attn != "off":
-        arguments["flash_attn"] = True
-    inner = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return f"llama_cpp.Llama({str(model)!r}, {inner})"
-
-
-def server_line(model: Path, config: Config, *, slides: bool) -> str:
-    """The ``llama-server`` command line of a configuration, to paste.
-
-    ``slides``: whether the model has sliding-window layers, whose cache has a flag of its own.
-    """
-    words = [
-        "llama-server", "-m", str(model), "-c", str(config.n_ctx),
-        "-t", str(config.n_threads), "-tb", str(config.n_threads_batch),
-        "-b", str(config.n_batch), "-ub", str(config.n_ubatch), "-fa", config.flash_attn,
-    ]  # fmt: skip
-    if config.type_k != "f16":
-        words += ["-ctk", config.type_k]
-    if config.type_v != "f16":
-        words += ["-ctv", config.type_v]
-    if not config.use_mmap:
-        words.append("--no-mmap")
-    if slides and config.swa_full:
-        words.append("--swa-full")
-    if config.n_gpu_layers:
-        words += ["-ngl", str(config.n_gpu_layers)]
-    return shlex.join(words)

@@ -27,15 +27,15 @@ from autotune.cli.output import (
     console,
     prediction_table,
     print_json,
-    python_line,
     recommendation_json,
-    server_line,
 )
 from autotune.cli.questions import frame_question
 from autotune.domain.config import Config
 from autotune.domain.prediction import Hardware, Recommendation, Target
 from autotune.predict.life import current_predictor
 from autotune.recommend.choose import recommend as choose_recommendation
+from autotune.recommend.export.llama_cpp_python import python_line
+from autotune.recommend.export.llama_server import server_line
 from autotune.recommend.subject import Subject
 from autotune.tune.question import Question
 
@@ -121,6 +121,6 @@ def print_lines(subject: Subject, config: Config) -> None:
     """The lines to paste, unwrapped."""
     model, slides = subject.model_path, subject.model.slides
     console.print("\nllama-server:", style="bold")
-    console.print(server_line(model, config, slides=slides), soft_wrap=True)
+    console.print(server_line(model, config, slides=slides), soft_wrap=True, markup=False)
     console.print("llama-cpp-python:", style="bold")
-    console.print(python_line(model, config), soft_wrap=True)
+    console.print(python_line(model, config), soft_wrap=True, markup=False)

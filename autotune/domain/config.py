@@ -2,7 +2,7 @@
 
 Knobs carry the names that llama-bench prints (its ``no_kv_offload`` is our ``offload_kqv``, as in
 llama-cpp-python, so that no knob is a negation). Each backend translates them into its own
-library's words, and nothing else does.
+library's words, ``recommend/export`` into those of other programs, and nothing else does.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from autotune.domain.config import Config
-from autotune.domain.prediction import Prediction
+from autotune.domain.prediction import Prediction, Target
 from autotune.domain.run import Purpose, Reason, Run, Trial
 from autotune.domain.study import Study, StudyState
 from autotune.domain.workload import Workload
@@ -90,6 +90,29 @@ class StoredStudy:
     finished_at: datetime | None
     n_runs: int
     n_failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRecommendation:
+    """What was advised for a model on a machine."""
+
+    recommendation_id: int
+    study_id: int | None
+    """The study that it is the answer of; None for a recommendation without one."""
+    backend: str
+    config: Config
+    target: Target
+    workload: Workload
+    confidence: float
+    reasons: tuple[str, ...]
+    speedup: float | None
+    """Measured request time of the default over that of the advice."""
+    made_at: datetime
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a study proved it against the default."""
+        return self.study_id is not None and self.speedup is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from autotune.backends.llama_log import read_reason
+from autotune.backends.llama_params import LOAD_MODE_WORDS
 from autotune.backends.protocol import EngineError
 from autotune.domain.config import Config
 from autotune.domain.errors import UserError
@@ -30,8 +31,6 @@ from autotune.measure.observe import MemoryObserver
 from autotune.measure.process import POLL_S, kill_group
 
 NAME = "llama-bench"
-_LOAD_MODES = {(False, False): "none", (False, True): "mlock", (True, True): "mmap+mlock"}
-"""``--load-mode`` by (use_mmap, use_mlock); mapped is the default of every version."""
 
 
 def find_llama_bench(setting: str | None, environ: Mapping[str, str]) -> Path:
@@ -151,8 +150,9 @@ def arguments(model: Path, config: Config) -> list[str]:
         "-fa", config.flash_attn, "-ctk", config.type_k, "-ctv", config.type_v,
         "-ngl", str(config.n_gpu_layers),
     ]  # fmt: skip
-    if (config.use_mmap, config.use_mlock) in _LOAD_MODES:
-        words += ["-lm", _LOAD_MODES[config.use_mmap, config.use_mlock]]
+    load_mode = LOAD_MODE_WORDS[config.use_mmap, config.use_mlock]
+    if load_mode != "mmap":  # the default of every version, also of those without the option
+        words += ["-lm", load_mode]
     if config.n_gpu_layers:
         words += ["-sm", config.split_mode, "-mg", str(config.main_gpu)]
         words += ["-nkvo", str(int(not config.offload_kqv))]

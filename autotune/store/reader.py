@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, and_, func, select
 from sqlalchemy.orm import joinedload
 
 from autotune.domain.errors import UserError
 from autotune.domain.machine import DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
-from autotune.domain.stored import RunRecord, RunState, StoredRun, StoredStudy
+from autotune.domain.stored import (
+    RunRecord,
+    RunState,
+    StoredRecommendation,
+    StoredRun,
+    StoredStudy,
+)
 from autotune.domain.study import Observation, Study
 from autotune.store.engine import Database
 from autotune.store.observations import (
@@ -20,7 +26,15 @@ from autotune.store.observations import (
     read_observations,
     read_rates,
 )
-from autotune.store.tables import LoadRunRow, MachineRow, ModelLocationRow, ModelRow, StudyRow
+from autotune.store.tables import (
+    ConfigRow,
+    LoadRunRow,
+    MachineRow,
+    ModelLocationRow,
+    ModelRow,
+    RecommendationRow,
+    StudyRow,
+)
 from autotune.store.translate.facts import (
     build_value,
     config_value,
@@ -32,6 +46,7 @@ from autotune.store.translate.facts import (
 from autotune.store.translate.history import (
     load_time,
     prediction_value,
+    recommendation_value,
     run_value,
     study_value,
     trial_value,
@@ -173,6 +188,26 @@ class Reader:
             if row is None:
                 raise UserError(f"no study {study_id} is recorded in {self._database.label}")
             return _stored_study(*row)
+
+    def find_recommendation(self, *, machine_id: str, model_id: str) -> StoredRecommendation | None:
+        """The newest advice for a model on a machine; None where none was given.
+
+        What a study proved comes before what was only predicted, however new.
+        """
+        row = RecommendationRow
+        query = (
+            select(row, ConfigRow.canonical_json)
+            .join(ConfigRow, ConfigRow.config_id == row.config_id)
+            .where(row.machine_id == machine_id, row.model_id == model_id)
+            .order_by(
+                and_(row.study_id.is_not(None), row.speedup.is_not(None)).desc(),
+                row.recommendation_id.desc(),
+            )
+            .limit(1)
+        )
+        with self._database.read() as session:
+            found = session.execute(query).one_or_none()
+            return recommendation_value(*found) if found else None
 
 
 def _with_names() -> Select[LoadRunRow]:

@@ -67,6 +67,13 @@ def tune(
     study_id = loop.study_id
     try:
         answer = loop.carry_out()
+        store.record_recommendation(
+            answer.recommendation,
+            machine_id=question.subject.machine_id,
+            model_id=question.subject.model.model_id,
+            study_id=study_id,
+            speedup=answer.speedup.request if answer.speedup else None,
+        )
     except KeyboardInterrupt:
         store.finish_study(study_id, StudyState.STOPPED, "stopped by the user")
         raise

@@ -70,10 +70,18 @@ def test_the_whole_arrow(shell: Shell, smollm2_path: Path) -> None:
     assert len(shown["generations"][0]["token_ns"]) == 8
     assert set(shown["predicted"]) == set(TARGETS)
 
+    exported = json.loads(shell.run("export", smollm2_path, "--format", "json")[1])
+    assert exported["config"] == tuned["winner"]["config"]
+    assert exported["speedup"] == tuned["speedup"]["request"]
+    assert exported["study_id"] == tuned["study_id"]
+
     recommended = shell.json("recommend", smollm2_path, *QUICK)
     assert recommended["evidence"] in {"measured", "calibrated"}
     assert 0 < recommended["confidence"] <= 1
     assert recommended["reasons"]
+    lines = shell.run("recommend", smollm2_path, *QUICK)[1].splitlines()
+    assert any(line.startswith(f"llama-server -m {smollm2_path} -c 512 ") for line in lines)
+    assert any(line.startswith(f"llama_cpp.Llama('{smollm2_path}', n_ctx=512, ") for line in lines)
 
     predicted = shell.json("predict", smollm2_path, "--set", "n_ctx=512", "--workload", "pp64+tg8")
     assert predicted["evidence"] == "measured"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import types
 import typing
@@ -52,15 +51,15 @@ def any_value(kind: Any, **chosen: st.SearchStrategy[Any]) -> st.SearchStrategy[
 
 def configs() -> st.SearchStrategy[Config]:
     """Configurations that do not contradict themselves."""
-    return st.builds(_consistent, any_value(Config, **_knobs()).map(dataclasses.asdict))
+    hints = typing.get_type_hints(Config)
+    knobs = {name: any_value(hint) for name, hint in hints.items()} | _knobs()
+    return st.fixed_dictionaries(knobs).map(_consistent)
 
 
 def _knobs() -> dict[str, st.SearchStrategy[Any]]:
     positive = st.integers(1, 2**31)
     counts = ("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "n_parallel")
-    return dict.fromkeys(counts, st.just(1)) | {
-        "n_threads": positive,
-        "n_ctx": positive,
+    return dict.fromkeys(counts, positive) | {
         "flash_attn": st.sampled_from([word for word in FLASH_ATTN if word != "off"]),
         "split_mode": st.sampled_from(SPLIT_MODES),
         "type_k": st.sampled_from(sorted(KV_BYTES_PER_ELEMENT)),
@@ -70,7 +69,8 @@ def _knobs() -> dict[str, st.SearchStrategy[Any]]:
 
 
 def _consistent(knobs: dict[str, Any]) -> Config:
-    return Config(**knobs)
+    n_batch = min(knobs["n_batch"], knobs["n_ctx"])
+    return Config(**knobs | {"n_batch": n_batch, "n_ubatch": min(knobs["n_ubatch"], n_batch)})
 
 
 def workloads() -> st.SearchStrategy[Workload]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import event
 
 from autotune.domain.conditions import Conditions, Contamination
+from autotune.domain.config import Config
 from autotune.domain.errors import UserError
 from autotune.domain.machine import DiskFacts, DiskProbe
+from autotune.domain.prediction import Target
 from autotune.domain.run import Generation, Purpose, Reason
+from autotune.domain.stored import StoredRecommendation
 from autotune.domain.workload import Workload
 from autotune.store.store import Store
 from tests.factories import make_generation, make_machine, make_model, make_run, make_trial
 from tests.store import examples
+
+CONFIG = make_trial().config
 
 
 def test_a_stored_run_shows_medians(store: Store) -> None:
@@ -242,3 +248,53 @@ def test_an_observation_tells_the_conditions_that_a_predictor_may_use(store: Sto
     assert (told.contaminated, told.load_contaminated) == (False, True)
     assert (untold.temperature_bucket, untold.on_ac, untold.foreign_cpu_ratio) == (None, None, None)
     assert not untold.load_contaminated
+
+
+def advise(store: Store, *, config: Config = CONFIG, **options: Any) -> int:
+    """Record advice, by default for the example model on the example machine."""
+    where = {"machine_id": examples.MACHINE_ID, "model_id": examples.MODEL_ID}
+    prediction = examples.make_prediction(config=config)
+    return store.record_recommendation(
+        examples.make_recommendation(prediction=prediction), **{**where, **options}
+    )
+
+
+def advised(store: Store) -> StoredRecommendation | None:
+    """What is found for the example model on the example machine."""
+    return store.find_recommendation(machine_id=examples.MACHINE_ID, model_id=examples.MODEL_ID)
+
+
+def test_the_newest_advice_is_found(store: Store, clock: examples.Clock) -> None:
+    """With all that was said; of another machine or model it says nothing."""
+    store.record_machine("other", make_machine(cpu="Other"))
+    store.record_model(make_model(model_id="other"), examples.MODEL_PATH)
+    advise(store, machine_id="other")
+    advise(store, model_id="other")
+    assert advised(store) is None
+    advise(store)
+    clock.advance(60)
+    config = CONFIG.replace(n_threads=7, tensor_split=(3.0, 1.0))
+    newest = advise(store, config=config)
+
+    found = advised(store)
+    assert found is not None
+    assert (found.recommendation_id, found.config) == (newest, config)
+    assert (found.workload, found.target) == (make_trial().workload, Target.SPEED)
+    assert (found.backend, found.confidence) == (examples.BACKEND, 0.8)
+    assert found.reasons == ("measured", "fits")
+    assert (found.study_id, found.speedup, found.is_measured) == (None, None, False)
+    assert found.made_at == clock()
+
+
+def test_what_a_study_proved_comes_before_what_was_only_predicted(store: Store) -> None:
+    """However new the prediction; of proofs the newest; without a default nothing is proved."""
+    study_id = examples.start_study(store)
+    advise(store, study_id=study_id, speedup=1.4)
+    proof = advise(store, study_id=study_id, speedup=1.0)
+    advise(store, study_id=study_id, speedup=None)
+    advise(store)
+
+    found = advised(store)
+    assert found is not None
+    assert (found.recommendation_id, found.speedup) == (proof, 1.0)
+    assert found.is_measured

@@ -54,6 +54,21 @@ def test_a_study_finds_a_configuration_near_the_best(store: Store) -> None:
     assert answer.speedup.request > 1.02
 
 
+def test_the_answer_is_kept(store: Store) -> None:
+    """As advice for this model on this machine, with what it gained."""
+    answer, _ = study(store)
+    stored = store.load_study(answer.study_id)
+    advice = store.find_recommendation(machine_id=stored.machine_id, model_id=stored.model_id)
+
+    assert advice is not None
+    assert answer.speedup is not None
+    assert advice.is_measured
+    assert advice.study_id == answer.study_id
+    assert advice.speedup == answer.speedup.request
+    assert advice.config == answer.winner.config
+    assert (advice.workload, advice.reasons) == (WORKLOAD, answer.recommendation.reasons)
+
+
 def test_every_run_is_stored_with_the_prediction_made_before_it(store: Store) -> None:
     """One row for each run: default first, trials with anchors between, confirmation last."""
     answer, _ = study(store)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from autotune.domain.prediction import TARGETS, Interval, Prediction
 from autotune.domain.run import Buffer, DevicePeak, EngineReport, Generation, LoadTime, Run, Trial
-from autotune.domain.stored import RunState
+from autotune.domain.stored import RunState, StoredRecommendation
 from autotune.domain.study import Study
+from autotune.domain.workload import Workload
 from autotune.store.codec import from_json, to_json
 from autotune.store.tables import (
     SUCCESS,
@@ -17,6 +18,7 @@ from autotune.store.tables import (
     GenerationRow,
     LoadRunRow,
     PredictionRow,
+    RecommendationRow,
     StudyRow,
 )
 from autotune.store.translate.conditions import (
@@ -40,6 +42,22 @@ def study_value(row: StudyRow) -> Study:
         time_limit_s=row.time_limit_s,
         seed=row.seed,
         question_id=row.question_id,
+    )
+
+
+def recommendation_value(row: RecommendationRow, canonical_json: str) -> StoredRecommendation:
+    """The advice of a row; ``canonical_json`` is its configuration."""
+    return StoredRecommendation(
+        recommendation_id=row.recommendation_id,
+        study_id=row.study_id,
+        backend=row.backend,
+        config=config_value(canonical_json),
+        target=row.target,
+        workload=Workload.parse(row.workload_id),
+        confidence=row.confidence,
+        reasons=from_json(tuple[str, ...], row.reasons),
+        speedup=row.speedup,
+        made_at=row.made_at,
     )
 
 

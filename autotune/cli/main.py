@@ -18,6 +18,7 @@ from autotune.cli import (
     import_,
     inspect,
     predict,
+    quality,
     recommend,
     runs,
     tune,
@@ -33,7 +34,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for module in (doctor, inspect, bench, tune, recommend, predict, evaluate, runs, import_, demo):
+for module in (
+    doctor, inspect, bench, tune, recommend, predict, quality, evaluate, runs, import_, demo,
+):  # fmt: skip
     module.register(app)
 app.add_typer(db.app, name="db")
 

@@ -12,11 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from autotune.backends.protocol import EngineError
+from autotune.cli.options import DEFAULT_BACKEND
 from autotune.domain.config import Config
 from autotune.facts.gguf import read_model
 from autotune.measure import quality as quality_module
+from autotune.measure.planner import ExactPlanner
 from autotune.store.store import Store
 from tests.cli.test_commands import Shell, shell
+from tests.facts.shapes import dense
 from tests.store.examples import epoch
 
 __all__ = ["shell"]
@@ -97,6 +101,27 @@ def test_the_engines_refusal_is_bad_input(shell: Shell, smollm2_path: Path) -> N
     assert (status, out) == (2, "")
     assert "needs >= 1 devices" in err
     assert err.count("\n") == 1
+
+
+def test_heads_that_blocks_do_not_divide_are_refused_as_the_engine_would(
+    shell: Shell, tmp_path: Path
+) -> None:
+    """Before anything is started, with the cure; llama.cpp's own dry run agrees."""
+    path = dense(
+        tmp_path / "odd.gguf", n_layers=1, n_embd=320, n_heads=4, n_heads_kv=2, head=80,
+        n_ff=640, n_vocab=1024,
+    )  # fmt: skip
+    status, out, err = shell.run("quality", path)
+
+    assert (status, out) == (2, "")
+    assert "heads of 80: use type_k=f16" in err
+    assert err.count("\n") == 1
+    config = Config(flash_attn="on", type_k="q8_0")
+    with (
+        ExactPlanner(DEFAULT_BACKEND) as planner,
+        pytest.raises(EngineError, match="does not divide n_embd_head_k=80"),
+    ):
+        planner.plan(path, config)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of a terminal are POSIX")

@@ -72,6 +72,8 @@ class QualityBench:
     def _tokens(self, text: str) -> list[int]:
         """The text in the model's own tokens, cut to the context that it was trained for."""
         vocab = self._llama.llama_model_get_vocab(self._model)
+        if self._llama.llama_vocab_type(vocab) == self._llama.LLAMA_VOCAB_TYPE_NONE:
+            raise EngineError(Reason.UNSUPPORTED, "the model has no vocabulary to read a text with")
         raw = text.encode()
         tokens = (self._llama.llama_token * (len(raw) + 2))()  # at most one a byte, and two ends
         n = self._llama.llama_tokenize(vocab, raw, len(raw), tokens, len(tokens), True, False)  # noqa: FBT003

@@ -18,6 +18,7 @@ from autotune.domain.config import Config
 from autotune.domain.quality import QualityCost, reference_of
 from autotune.domain.run import Reason
 from autotune.measure.quality import TEXT_FILE
+from tests.facts.shapes import dense
 
 TEXT = TEXT_FILE.read_text(encoding="utf-8")[:700]
 """About 160 tokens: three batches, the last of them incomplete."""
@@ -125,6 +126,17 @@ def test_a_text_that_is_too_short_is_refused(backend: LlamaCppBackend, smollm2_p
         with pytest.raises(EngineError, match="judged from token 32 on") as caught:
             cost(backend, smollm2_path, cached("q8_0"), text)
         assert caught.value.reason is Reason.UNSUPPORTED
+
+
+def test_a_model_without_words_is_refused(backend: LlamaCppBackend, tmp_path: Path) -> None:
+    """llama.cpp would abort the process that asks it to tokenize."""
+    path = dense(
+        tmp_path / "wordless.gguf", n_layers=1, n_embd=256, n_heads=4, n_heads_kv=2, head=64,
+        n_ff=512, n_vocab=1024,
+    )  # fmt: skip
+    with pytest.raises(EngineError, match="no vocabulary") as caught:
+        cost(backend, path, cached("q8_0"))
+    assert caught.value.reason is Reason.UNSUPPORTED
 
 
 def test_a_refused_combination_is_told_in_the_engines_words(

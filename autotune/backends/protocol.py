@@ -109,6 +109,6 @@ class Judges(Protocol):
         """How far the configuration's distributions lie from the reference's over a text.
 
         The text is cut to the context that the model was trained for. Raises EngineError: for an
-        illegal combination of knobs with CONSTRAINT and the engine's words; with UNSUPPORTED for a text
-        that is too short to judge by, and for a model without a vocabulary to read it with.
+        illegal combination of knobs with CONSTRAINT and the engine's words; with UNSUPPORTED for
+        a text that is too short to judge by, and for a model without a vocabulary to read it with.
         """

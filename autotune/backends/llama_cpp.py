@@ -21,10 +21,12 @@ from autotune.backends.ggml_devices import GGMLDevices
 from autotune.backends.llama_dry_run import DryRun
 from autotune.backends.llama_log import read_report
 from autotune.backends.llama_params import context_params, model_params
+from autotune.backends.llama_quality import QualityBench
 from autotune.backends.protocol import EngineError, Sample
 from autotune.domain.config import Config
 from autotune.domain.machine import Build
 from autotune.domain.plan import MemoryPlan
+from autotune.domain.quality import QualityCost
 from autotune.domain.run import EngineReport, LoadTime, Reason
 from autotune.domain.workload import Workload
 from autotune.facts.gpu import EngineDevice
@@ -41,6 +43,7 @@ class LlamaCppBackend:
         self._llama: Any = None
         self._log: EngineLog | None = None
         self._dry_run: DryRun | None = None
+        self._quality: QualityBench | None = None
 
     def _library(self) -> tuple[Any, EngineLog]:
         """The library, imported and initialised once."""
@@ -104,6 +107,23 @@ class LlamaCppBackend:
         if self._dry_run is not None:
             self._dry_run.close()
             self._dry_run = None
+
+    def quality(
+        self, model_path: Path, config: Config, *, reference: Config, text: str
+    ) -> QualityCost:
+        """The cost of a configuration: see :class:`protocol.Judges`.
+
+        The latest model stays loaded, so that another configuration of it can be judged at once.
+        """
+        if self._quality is None or not self._quality.serves(model_path, config):
+            self._close_quality()
+            self._quality = QualityBench(*self._library(), model_path, config)
+        return self._quality.cost(config, reference, text)
+
+    def _close_quality(self) -> None:
+        if self._quality is not None:
+            self._quality.close()
+            self._quality = None
 
     def log_excerpt(self) -> str:
         """llama.cpp's latest warnings and errors."""

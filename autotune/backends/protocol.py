@@ -14,6 +14,7 @@ from autotune.domain.config import Config
 from autotune.domain.errors import MeasurementError
 from autotune.domain.machine import Build
 from autotune.domain.plan import MemoryPlan
+from autotune.domain.quality import QualityCost
 from autotune.domain.run import EngineReport, LoadTime, Reason
 from autotune.domain.workload import Workload
 from autotune.facts.gpu import EngineDevice
@@ -95,4 +96,19 @@ class Plans(Protocol):
 
         Raises EngineError: for an illegal combination of knobs with CONSTRAINT and the engine's
         words.
+        """
+
+
+@runtime_checkable
+class Judges(Protocol):
+    """A backend that gives out the distribution of the next token at every position of a text."""
+
+    def quality(
+        self, model_path: Path, config: Config, *, reference: Config, text: str
+    ) -> QualityCost:
+        """How far the configuration's distributions lie from the reference's over a text.
+
+        The text is cut to the context that the model was trained for. Raises EngineError: for an
+        illegal combination of knobs with CONSTRAINT and the engine's words; with UNSUPPORTED for
+        a text that is too short to judge by, and for a model without a vocabulary to read it with.
         """

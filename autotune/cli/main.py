@@ -19,6 +19,7 @@ from autotune.cli import (
     import_,
     inspect,
     predict,
+    quality,
     recommend,
     runs,
     tune,
@@ -35,7 +36,8 @@ app = typer.Typer(
 )
 
 for module in (
-    doctor, inspect, bench, tune, recommend, export, predict, evaluate, runs, import_, demo,
+    doctor, inspect, bench, tune, recommend, export, predict, quality, evaluate, runs, import_,
+    demo,
 ):  # fmt: skip
     module.register(app)
 app.add_typer(db.app, name="db")

@@ -1,7 +1,8 @@
 """What measuring parent and child say to each other: one JSON object a line.
 
-Commands go down (``build``, ``plan``, ``load``, ``sample``), one answer comes up for each. An
-answer has ``"ok": true`` and the command's result, or ``"ok": false`` with a reason and a message.
+Commands go down (``build``, ``plan``, ``load``, ``sample``, ``quality``), one answer comes up for
+each. An answer has ``"ok": true`` and the command's result, or ``"ok": false`` with a reason and a
+message.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 from autotune.backends.protocol import Sample
 from autotune.domain.machine import Build
 from autotune.domain.plan import MemoryPlan, PlanEntry
+from autotune.domain.quality import QualityCost
 from autotune.domain.run import Buffer, EngineReport, LoadTime
 from autotune.facts.gpu import EngineDevice
 
@@ -46,6 +48,11 @@ def unpack_plan(data: dict[str, Any]) -> MemoryPlan:
     """The inverse of :func:`pack` for a memory plan."""
     entries = tuple(PlanEntry(**entry) for entry in data["entries"])
     return MemoryPlan(**{**data, "entries": entries})
+
+
+def unpack_quality(data: dict[str, Any]) -> QualityCost:
+    """The inverse of :func:`pack` for a quality cost."""
+    return QualityCost(**data)
 
 
 def unpack_sample(data: dict[str, Any]) -> Sample:

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
-from autotune.backends.protocol import Backend, EngineError, Plans, Session
+from autotune.backends.protocol import Backend, EngineError, Judges, Plans, Session
 from autotune.backends.registry import get_backend
 from autotune.domain.config import Config
 from autotune.domain.run import Reason
@@ -65,6 +65,21 @@ class Worker:
             message = f"{self._backend.name} cannot plan without allocating"
             raise EngineError(Reason.UNSUPPORTED, message)
         return {"plan": pack(self._backend.plan(Path(path), Config.from_dict(config)))}
+
+    def do_quality(
+        self, path: str, config: dict[str, Any], reference: dict[str, Any], text: str
+    ) -> dict[str, Any]:
+        """What a configuration costs in quality, held against the reference over a text."""
+        if not isinstance(self._backend, Judges):
+            message = f"{self._backend.name} gives out no distributions to judge quality by"
+            raise EngineError(Reason.UNSUPPORTED, message)
+        cost = self._backend.quality(
+            Path(path),
+            Config.from_dict(config),
+            reference=Config.from_dict(reference),
+            text=text,
+        )
+        return {"quality": pack(cost)}
 
     def do_sample(self, workload: str, seed: int) -> dict[str, Any]:
         """Serve one request and time it."""

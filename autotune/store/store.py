@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from autotune.domain.imported import ImportedTest
+from autotune.domain.quality import QualityCost
 from autotune.domain.stored import StoredPredictor
-from autotune.store import predictors, schema
+from autotune.store import predictors, quality, schema
 from autotune.store.engine import Database
 from autotune.store.imports import Imported, import_tests
 from autotune.store.reader import Reader
@@ -57,6 +58,14 @@ class Store(Writer, Reader):
     def latest_predictor(self, *, api: str, versions: str) -> StoredPredictor | None:
         """The newest fit for what an engine computes with, if these versions made it."""
         return predictors.latest_predictor(self.database, api=api, versions=versions)
+
+    def record_quality(self, cost: QualityCost, **measured: Any) -> int:
+        """Keep a quality cost: see :func:`autotune.store.quality.record_quality`."""
+        return quality.record_quality(self.database, cost, **measured, measured_at=self._now())
+
+    def quality_costs(self, model_id: str) -> dict[tuple[str, str], QualityCost]:
+        """What each judged cache costs a model: (type_k, type_v) → the newest figures."""
+        return quality.quality_costs(self.database, model_id)
 
     def close(self) -> None:
         """Close every connection."""

@@ -478,6 +478,25 @@ def _create_history() -> None:
         ),
     )
     op.create_table(
+        "quality",
+        required("quality_id", KEY),
+        required("machine_id", TEXT, sa.ForeignKey("machine.machine_id")),
+        required("model_id", TEXT, sa.ForeignKey("model.model_id")),
+        required("build_id", TEXT, sa.ForeignKey("build.build_id")),
+        required("config_id", TEXT, sa.ForeignKey("config.config_id")),
+        required("reference_config_id", TEXT, sa.ForeignKey("config.config_id")),
+        required("text_id", TEXT),
+        required("kl_mean", REAL),
+        required("kl_p99", REAL),
+        required("top1_agreement", REAL),
+        required("n_tokens", COUNT),
+        required("measured_at", INSTANT),
+        sa.PrimaryKeyConstraint("quality_id"),
+        sa.CheckConstraint("top1_agreement BETWEEN 0 AND 1", name="agreement"),
+        not_negative("kl_mean", "kl_p99", "n_tokens"),
+    )
+    op.create_index("ix_quality_model_id_measured_at", "quality", ["model_id", "measured_at"])
+    op.create_table(
         "recommendation",
         required("recommendation_id", KEY),
         optional("study_id", KEY, sa.ForeignKey("study.study_id")),

@@ -197,7 +197,7 @@ def damaged(smollm2: Path, folder: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "empty", "truncated", "magic"])
-@pytest.mark.parametrize("command", ["tune", "bench", "inspect", "recommend", "predict"])
+@pytest.mark.parametrize("command", ["tune", "bench", "inspect", "recommend", "predict", "quality"])
 def test_an_unusable_file_is_one_line(
     shell: Shell, smollm2_path: Path, tmp_path: Path, command: str, kind: str
 ) -> None:

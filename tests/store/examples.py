@@ -14,10 +14,19 @@ from autotune.domain.prediction import (
     Recommendation,
     Target,
 )
+from autotune.domain.quality import QualityCost, reference_of
 from autotune.domain.run import Run, Trial
 from autotune.domain.study import Study
 from autotune.store.store import Store
-from tests.factories import STARTED_AT, make_machine, make_model, make_probe, make_run, make_trial
+from tests.factories import (
+    STARTED_AT,
+    make_build,
+    make_machine,
+    make_model,
+    make_probe,
+    make_run,
+    make_trial,
+)
 
 MACHINE_ID = "feedfacefeedface"
 MODEL_ID = make_model().model_id
@@ -69,6 +78,26 @@ def record(store: Store, run: Run | None = None, **options: Any) -> int:
 def start_study(store: Store, study: Study | None = None) -> int:
     """Open a study of the example model."""
     return store.start_study(study or make_study(), machine_id=MACHINE_ID, model_id=MODEL_ID)
+
+
+def record_quality(store: Store, cost: QualityCost | None = None, **options: Any) -> int:
+    """Keep what a q8_0 cache costs the example model."""
+    config = make_trial().config.replace(flash_attn="on", type_k="q8_0", type_v="q8_0")
+    defaults: dict[str, Any] = {
+        "machine_id": MACHINE_ID,
+        "model_id": MODEL_ID,
+        "build": make_build(),
+        "config": config,
+        "reference": reference_of(config),
+        "text": "Once upon a time",
+    }
+    return store.record_quality(cost or make_quality(), **{**defaults, **options})
+
+
+def make_quality(**changes: Any) -> QualityCost:
+    """A small cost."""
+    defaults = {"kl_mean": 0.004, "kl_p99": 0.016, "top1_agreement": 0.97, "n_tokens": 800}
+    return QualityCost(**{**defaults, **changes})
 
 
 def make_study(**changes: Any) -> Study:

@@ -22,7 +22,7 @@ ASSETS = Path(__file__).parent / "upgrade_assets"
 
 
 def make_asset() -> Path:
-    """A study with a good and a failed run, as SQL text; returns the file."""
+    """A study with a good and a failed run, and a quality cost, as SQL text; returns the file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "asset.db"
         with Store.open(file, now=examples.epoch) as store:
@@ -53,6 +53,7 @@ def _fill(store: Store) -> None:
         study_id=study_id,
         speedup=1.4,
     )
+    examples.record_quality(store)
     store.finish_study(study_id, StudyState.COMPLETE, "done")
 
 

@@ -35,13 +35,14 @@ def test_every_revision_has_a_frozen_database() -> None:
 
 @pytest.mark.parametrize("thawed", FROZEN, indirect=True, ids=lambda asset: asset.stem)
 def test_a_frozen_database_opens(thawed: Path) -> None:
-    """Facts, runs, predictions and studies are all there."""
+    """Facts, runs, predictions, studies and quality costs are all there."""
     with Store.open(thawed, now=examples.epoch) as store:
         failed, good = store.list_runs()
         record = store.load_run(good.run_id)
         (study,) = store.list_studies()
         machine = store.load_machine(examples.MACHINE_ID)
         model = store.load_model(examples.MODEL_ID)
+        costs = store.quality_costs(examples.MODEL_ID)
 
     assert good.decode_tps == pytest.approx(100)
     assert (failed.reason, failed.message) == (Reason.OOM, "out of memory")
@@ -50,6 +51,7 @@ def test_a_frozen_database_opens(thawed: Path) -> None:
     assert record.prediction is not None
     assert record.prediction.decode_tps.q50 == 100
     assert (study.state, study.n_runs, study.n_failed) == (StudyState.COMPLETE, 2, 1)
+    assert costs == {("q8_0", "q8_0"): examples.make_quality()}
     assert (machine.cpu, model.name, model.n_layers) == ("Imaginary 2-Core", "tiny", 4)
 
 

@@ -305,6 +305,31 @@ class PredictionRow(Base):
     made_at: Mapped[datetime]
 
 
+class QualityRow(Base):
+    """What a configuration lost against a reference over a text: see :class:`QualityCost`."""
+
+    __tablename__ = "quality"
+    __table_args__ = (
+        Index(None, "model_id", "measured_at"),
+        CheckConstraint("top1_agreement BETWEEN 0 AND 1", name="agreement"),
+        not_negative("kl_mean", "kl_p99", "n_tokens"),
+    )
+
+    quality_id: Mapped[Key]
+    machine_id: Mapped[str] = mapped_column(ForeignKey("machine.machine_id"))
+    model_id: Mapped[str] = mapped_column(ForeignKey("model.model_id"))
+    build_id: Mapped[str] = mapped_column(ForeignKey("build.build_id"))
+    config_id: Mapped[str] = mapped_column(ForeignKey("config.config_id"))
+    reference_config_id: Mapped[str] = mapped_column(ForeignKey("config.config_id"))
+    text_id: Mapped[str]
+    """Hash of the text: figures over different texts are no series."""
+    kl_mean: Mapped[float]
+    kl_p99: Mapped[float]
+    top1_agreement: Mapped[float]
+    n_tokens: Mapped[int]
+    measured_at: Mapped[datetime]
+
+
 class RecommendationRow(Base):
     """What was advised, and why."""
 

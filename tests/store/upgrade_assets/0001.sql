@@ -39,6 +39,8 @@ CREATE TABLE config (
 	CONSTRAINT pk_config PRIMARY KEY (config_id)
 );
 INSERT INTO "config" VALUES('4e889df1026d5397',4096,512,512,2,2,'off','f16','f16',1,0,0,1,1,'layer',0,NULL,1,1,'{"flash_attn":"off","main_gpu":0,"n_batch":512,"n_ctx":4096,"n_gpu_layers":0,"n_parallel":1,"n_threads":2,"n_threads_batch":2,"n_ubatch":512,"offload_kqv":true,"op_offload":true,"split_mode":"layer","swa_full":true,"tensor_split":null,"type_k":"f16","type_v":"f16","use_mlock":false,"use_mmap":true}');
+INSERT INTO "config" VALUES('3a33c93817fdfc85',4096,512,512,2,2,'on','q8_0','q8_0',1,0,0,1,1,'layer',0,NULL,1,1,'{"flash_attn":"on","main_gpu":0,"n_batch":512,"n_ctx":4096,"n_gpu_layers":0,"n_parallel":1,"n_threads":2,"n_threads_batch":2,"n_ubatch":512,"offload_kqv":true,"op_offload":true,"split_mode":"layer","swa_full":true,"tensor_split":null,"type_k":"q8_0","type_v":"q8_0","use_mlock":false,"use_mmap":true}');
+INSERT INTO "config" VALUES('2d56d2d81549263a',4096,512,512,2,2,'on','f16','f16',1,0,0,1,1,'layer',0,NULL,1,1,'{"flash_attn":"on","main_gpu":0,"n_batch":512,"n_ctx":4096,"n_gpu_layers":0,"n_parallel":1,"n_threads":2,"n_threads_batch":2,"n_ubatch":512,"offload_kqv":true,"op_offload":true,"split_mode":"layer","swa_full":true,"tensor_split":null,"type_k":"f16","type_v":"f16","use_mlock":false,"use_mmap":true}');
 CREATE TABLE device_peak (
 	run_id INTEGER NOT NULL, 
 	position BIGINT NOT NULL, 
@@ -314,6 +316,29 @@ CREATE TABLE probe_point (
 );
 INSERT INTO "probe_point" VALUES(1,1,10000000000.0,0.02,50000000000.0,0.02);
 INSERT INTO "probe_point" VALUES(1,2,18000000000.0,0.03,95000000000.0,0.03);
+CREATE TABLE quality (
+	quality_id INTEGER NOT NULL, 
+	machine_id TEXT NOT NULL, 
+	model_id TEXT NOT NULL, 
+	build_id TEXT NOT NULL, 
+	config_id TEXT NOT NULL, 
+	reference_config_id TEXT NOT NULL, 
+	text_id TEXT NOT NULL, 
+	kl_mean DOUBLE NOT NULL, 
+	kl_p99 DOUBLE NOT NULL, 
+	top1_agreement DOUBLE NOT NULL, 
+	n_tokens BIGINT NOT NULL, 
+	measured_at DATETIME NOT NULL, 
+	CONSTRAINT pk_quality PRIMARY KEY (quality_id), 
+	CONSTRAINT ck_quality_agreement CHECK (top1_agreement BETWEEN 0 AND 1), 
+	CONSTRAINT ck_quality_not_negative CHECK (kl_mean >= 0 AND kl_p99 >= 0 AND n_tokens >= 0), 
+	CONSTRAINT fk_quality_machine_id_machine FOREIGN KEY(machine_id) REFERENCES machine (machine_id), 
+	CONSTRAINT fk_quality_model_id_model FOREIGN KEY(model_id) REFERENCES model (model_id), 
+	CONSTRAINT fk_quality_build_id_build FOREIGN KEY(build_id) REFERENCES build (build_id), 
+	CONSTRAINT fk_quality_config_id_config FOREIGN KEY(config_id) REFERENCES config (config_id), 
+	CONSTRAINT fk_quality_reference_config_id_config FOREIGN KEY(reference_config_id) REFERENCES config (config_id)
+);
+INSERT INTO "quality" VALUES(1,'feedfacefeedface','0123456789abcdef','3e3611b99734144d','3a33c93817fdfc85','2d56d2d81549263a','e286222c229ec73b',0.004,0.016,0.97,800,'2026-11-01 12:00:00.000000');
 CREATE TABLE recommendation (
 	recommendation_id INTEGER NOT NULL, 
 	study_id INTEGER, 
@@ -386,6 +411,7 @@ CREATE INDEX ix_load_run_model_id_started_at ON load_run (model_id, started_at);
 CREATE INDEX ix_load_run_state ON load_run (state);
 CREATE UNIQUE INDEX ix_load_run_import_key ON load_run (import_key);
 CREATE INDEX ix_load_run_study_id ON load_run (study_id);
+CREATE INDEX ix_quality_model_id_measured_at ON quality (model_id, measured_at);
 CREATE INDEX ix_recommendation_machine_id_model_id ON recommendation (machine_id, model_id);
 CREATE VIEW prediction_outcome AS
 WITH sample AS (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from autotune.cli.output import changes_text, console, plain_table, print_json
+from autotune.domain.quality import QualityCost
 from autotune.domain.units import human_bytes, human_seconds
 from autotune.predict.predictor import Predictor
 from autotune.recommend.choose import survey
@@ -19,7 +21,13 @@ ParetoOption = Annotated[
 ]
 
 
-def print_front(question: Question, predictor: Predictor, *, as_json: bool) -> None:
+def print_front(
+    question: Question,
+    predictor: Predictor,
+    quality: Mapping[tuple[str, str], QualityCost],
+    *,
+    as_json: bool,
+) -> None:
     """The candidates that nothing beats in all three, the fastest first."""
     candidates = survey(
         predictor,
@@ -27,7 +35,8 @@ def print_front(question: Question, predictor: Predictor, *, as_json: bool) -> N
         available_bytes=question.available_bytes,
         limits=question.limits,
     )
-    costs = quality_costs(candidates, {})
+    nats = {kinds: cost.kl_mean for kinds, cost in quality.items()}
+    costs = quality_costs(candidates, nats)
     rows: list[dict[str, Any]] = [
         {
             "config": candidates.forecast.cases[index].config,
@@ -35,7 +44,7 @@ def print_front(question: Question, predictor: Predictor, *, as_json: bool) -> N
             "peak_memory_bytes": float(candidates.forecast.peak_bytes[index]),
             "kl_nats": float(costs[index]) if np.isfinite(costs[index]) else None,
         }
-        for index in front(candidates, {})
+        for index in front(candidates, nats)
     ]
     if as_json:
         print_json([row | {"config": row["config"].as_dict()} for row in rows])

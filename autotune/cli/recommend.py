@@ -74,8 +74,9 @@ def recommend(
             lossy=LOSSY_TYPES if lossy or pareto else (),
         )
         predictor = current_predictor(store, question.subject.api)
+        costs = store.quality_costs(question.subject.model.model_id)
         if pareto:
-            print_front(question, predictor, as_json=as_json)
+            print_front(question, predictor, costs, as_json=as_json)
             return
         recommendation = choose_recommendation(
             predictor,
@@ -84,6 +85,7 @@ def recommend(
             default=question.study.default,
             available_bytes=question.available_bytes,
             limits=question.limits,
+            quality=costs,
         )
         store.record_recommendation(
             recommendation,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from autotune.domain.prediction import (
     Recommendation,
     Target,
 )
+from autotune.domain.quality import QualityCost
 from autotune.domain.units import human_bytes, human_rate
 from autotune.features.case import Array, Case
 from autotune.predict.predictor import Forecast, Predictor
@@ -130,10 +132,13 @@ def recommend(
     default: Config,
     available_bytes: int,
     limits: Limits = _UNLIMITED,
+    quality: Mapping[tuple[str, str], QualityCost] = MappingProxyType({}),
     chosen: int | None = None,
     seed: int = 0,
 ) -> Recommendation:
     """The best candidate by prediction alone, or the ``chosen`` one, explained.
+
+    ``quality`` is what each pair of cache types was found to cost this model.
 
     Raises NothingFitsError when no candidate is feasible.
     """
@@ -152,7 +157,7 @@ def recommend(
         workload=case.workload,
         prediction=candidates.forecast.prediction(best),
         confidence=_confidence(candidates, best, seed),
-        reasons=explain(predictor, case, default),
+        reasons=(*explain(predictor, case, default), *_quality_lost(case.config, quality)),
         alternatives=_alternatives(candidates, best),
     )
 
@@ -187,6 +192,21 @@ def explain(predictor: Predictor, case: Case, default: Config) -> tuple[str, ...
     )
 
 
+def _quality_lost(
+    config: Config, quality: Mapping[tuple[str, str], QualityCost]
+) -> tuple[str, ...]:
+    """What a lossy cache costs; nothing to say of a lossless one."""
+    if not config.is_lossy:
+        return ()
+    cost = quality.get((config.type_k, config.type_v))
+    if cost is None:
+        return ("what the quantised cache costs in quality is not known: autotune quality MODEL",)
+    return (
+        f"the quantised cache costs {cost.kl_mean:.4f} nats per token; the likeliest word stays "
+        f"the same {cost.top1_agreement:.1%} of the time",
+    )
+
+
 def _effect(forecast: Forecast, index: int) -> str:
     """What case 0 gains over the case at ``index``, and where that is known from."""
     seconds = np.exp(forecast.request().mean)
@@ -200,7 +220,9 @@ def _effect(forecast: Forecast, index: int) -> str:
 
 
 def _undo(config: Config, knob: str, value: object) -> Config:
-    """The configuration with one knob back at the default, batches kept consistent."""
+    """The configuration with one knob back at the default, and what cannot be without it."""
+    if knob == "flash_attn" and value == "off" and config.is_lossy:
+        return config.replace(flash_attn=value, type_k="f16", type_v="f16")
     if knob != "n_ubatch":
         return config.replace(**{knob: value})
     n_ubatch = int(str(value))

@@ -33,7 +33,7 @@ def nothing_fits(
     if needed <= allowed and limits.ttft_s is not None:
         fastest = human_seconds(float(np.exp(forecast.ttft.mean.min())))
         return f"nothing fits: the first token takes {fastest} at best; raise --max-ttft"
-    remedies = []
+    remedies: list[str] = []
     for ways in (_smaller_contexts(case), _quantised_caches(case), _without_gpu(case)):
         fitting = (
             text

@@ -358,6 +358,7 @@ class _Loop:
             default=study.default,
             available_bytes=self._question.available_bytes,
             limits=self._question.limits,
+            quality=self._store.quality_costs(self._question.subject.model.model_id),
             chosen=index,
         )
 

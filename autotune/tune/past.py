@@ -112,6 +112,7 @@ def _answer(
             default=default,
             available_bytes=question.available_bytes,
             limits=question.limits,
+            quality=store.quality_costs(question.subject.model.model_id),
             chosen=configs.index(best.config),
         ),
         n_trials=n_trials,

@@ -11,6 +11,7 @@ from autotune.domain.config import Config
 from autotune.domain.errors import NothingFitsError, UserError
 from autotune.domain.machine import GPUFacts
 from autotune.domain.prediction import Hardware, Target
+from autotune.domain.quality import QualityCost
 from autotune.domain.workload import Workload
 from autotune.measure.simulated import SimulatedRunner
 from autotune.predict.predictor import Predictor
@@ -133,3 +134,20 @@ def test_confidence_is_the_same_for_the_same_seed() -> None:
     ]
 
     assert np.ptp(again) == 0
+
+
+def test_a_lossy_answer_says_what_it_costs() -> None:
+    """Measured, or that nobody has; undoing flash attention undoes the cache that needs it."""
+    lossy = DEFAULT.replace(flash_attn="on", type_k="q8_0", type_v="q8_0")
+    cases = [CASES[0], dataclasses.replace(CASES[0], config=lossy)]
+    cost = QualityCost(kl_mean=0.0038, kl_p99=0.016, top1_agreement=0.969, n_tokens=800)
+    asked = {"target": Target.BALANCED, "default": DEFAULT, "available_bytes": PLENTY, "chosen": 1}
+    told, untold = (
+        recommend(Predictor().fit([]), cases, quality=quality, **asked).reasons  # type: ignore[arg-type]
+        for quality in ({("q8_0", "q8_0"): cost}, {})
+    )
+
+    assert any(reason.startswith("flash_attn=on") for reason in told)
+    assert "0.0038 nats per token" in told[-1]
+    assert "96.9%" in told[-1]
+    assert "autotune quality MODEL" in untold[-1]

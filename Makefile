@@ -22,7 +22,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/test.stamp native
+bench: $(VENV)/test.stamp $(VENV)/bench.stamp native
 	$(BIN)/python -m tests.benchmarks
 
 native: .native/bin/llama-bench

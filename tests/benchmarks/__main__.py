@@ -6,7 +6,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import fidelity, loads, memory, observers, repeatability, tuning
+from tests.benchmarks import (
+    fidelity,
+    live,
+    loads,
+    memory,
+    observers,
+    prediction,
+    repeatability,
+    search,
+    studies,
+    tuning,
+)
 
 NATIVE = Path(".native/bin").resolve()
 FIGURES: dict[str, Callable[[], None]] = {
@@ -14,8 +25,12 @@ FIGURES: dict[str, Callable[[], None]] = {
     "loads": loads.main,
     "memory": lambda: memory.main(NATIVE),
     "observers": observers.main,
+    "prediction": prediction.main,
     "repeatability": repeatability.main,
+    "search": search.main,
+    "studies": studies.main,
     "tuning": tuning.main,
+    "live": lambda: live.main(NATIVE),
 }
 
 if __name__ == "__main__":

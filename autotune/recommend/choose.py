@@ -150,6 +150,8 @@ def recommend(
         may_be_none=chosen is not None,
     )
     best = choose(candidates, default=default) if chosen is None else chosen
+    # What was chosen by running it can run, whatever its crashes make one expect.
+    candidates.feasible[best] = 1.0
     case = candidates.forecast.cases[best]
     return Recommendation(
         backend=case.backend,

@@ -12,6 +12,7 @@ from autotune.domain.errors import NothingFitsError, UserError
 from autotune.domain.machine import GPUFacts
 from autotune.domain.prediction import Hardware, Target
 from autotune.domain.quality import QualityCost
+from autotune.domain.run import Reason
 from autotune.domain.workload import Workload
 from autotune.measure.simulated import SimulatedRunner
 from autotune.predict.predictor import Predictor
@@ -151,3 +152,25 @@ def test_a_lossy_answer_says_what_it_costs() -> None:
     assert "0.0038 nats per token" in told[-1]
     assert "96.9%" in told[-1]
     assert "autotune quality MODEL" in untold[-1]
+
+
+def test_what_was_proven_is_explained_although_it_had_failed_before() -> None:
+    """Crashes make it unlikely to run; the confirmation ran."""
+    last = len(CASES) - 1
+    crashed = [
+        dataclasses.replace(observation, run_id=i, reason=Reason.CRASH)
+        for i, observation in enumerate(simulate(CASES[-1:]) * 5)
+    ]
+    predictor = Predictor().fit(crashed)
+    chosen = recommend(
+        predictor,
+        CASES,
+        target=Target.BALANCED,
+        default=DEFAULT,
+        available_bytes=PLENTY,
+        chosen=last,
+    )
+
+    assert predictor.forecast(CASES[-1:]).p_success[0] < 0.5
+    assert chosen.config == CASES[last].config
+    assert 0 <= chosen.confidence <= 1

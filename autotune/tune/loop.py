@@ -313,14 +313,15 @@ class _Loop:
             winners.append(self._confirmed(winner) if winner else defaults[-1])
         if self._default is None:
             return self._answer(winner, winners, None)
-        proven = winner != 0 and all(run.ok for run in winners) and is_faster(winners, defaults)
+        runs = all(run.ok for run in winners)
         if not all(run.ok for run in defaults):
-            raise MeasurementError(f"the default ran once and then failed: {defaults[-1].message}")
-        return (
-            self._answer(winner, winners, defaults)
-            if proven
-            else self._answer(0, defaults, defaults)
-        )
+            if winner and runs:
+                return self._answer(winner, winners, None)  # reliable, where the default is not
+            failed = next(run for run in defaults if not run.ok)
+            raise MeasurementError(f"the default ran once and then failed: {failed.message}")
+        if winner and runs and is_faster(winners, defaults):
+            return self._answer(winner, winners, defaults)
+        return self._answer(0, defaults, defaults)
 
     def _confirmed(self, index: int) -> Run:
         """A fresh run of a candidate; one failure is forgiven."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -174,8 +175,6 @@ def test_a_machine_on_which_nothing_runs_says_so(store: Store) -> None:
 
 def test_nothing_is_run_when_nothing_fits(store: Store) -> None:
     """Refused before the first trial."""
-    import dataclasses
-
     question = dataclasses.replace(make_question(store), available_bytes=10 * 1024**2)
     with pytest.raises(NothingFitsError):
         tune(question, runner=SimulatedRunner(SMALL, TRUTH), store=store)
@@ -198,3 +197,29 @@ def test_progress_tells_trial_best_and_time(store: Store) -> None:
     assert seen[0].best is None
     assert seen[-1].best is not None
     assert 0 <= seen[-1].left_s <= 600
+
+
+class CrashingDefault:
+    """A runner whose default runs once and then never again."""
+
+    backend = "simulated"
+
+    def __init__(self) -> None:
+        self._inner, self._ran = SimulatedRunner(SMALL, TRUTH), 0
+
+    def run(self, trial: Trial, *, notify: Callable[[str], None] = lambda _what: None) -> Run:
+        """The confirmation of the default crashes."""
+        run = self._inner.run(trial, notify=notify)
+        if trial.config != DEFAULT or trial.purpose is not Purpose.CONFIRM:
+            return run
+        return dataclasses.replace(run, reason=Reason.CRASH, generations=(), load=None)
+
+
+def test_a_winner_that_runs_is_the_answer_where_the_default_does_not(store: Store) -> None:
+    """There is nothing to compare it with, and that is said."""
+    answer = tune(make_question(store), runner=CrashingDefault(), store=store, sleep=no_sleep)
+
+    assert not answer.is_default
+    assert answer.winner.config != DEFAULT
+    assert answer.default is None
+    assert answer.speedup is None

@@ -24,22 +24,19 @@ from autotune.predict.life import current_predictor, learn
 from autotune.recommend.choose import Candidates, choose, recommend, survey
 from autotune.store.store import Store
 from autotune.tune.anchor import EVERY_TRIALS, WAITS_S, Anchor
+from autotune.tune.confirmation import CONFIRM_PAIRS, confirm, run_s
 from autotune.tune.ledger import Ledger, request_s
 from autotune.tune.model_guided import make_strategy
 from autotune.tune.past import Trials
 from autotune.tune.question import Answer, Progress, Question
 from autotune.tune.recording import RecordedRunner
 from autotune.tune.strategy import Strategy, StrategyName
-from autotune.tune.verdict import is_faster, pool, speedup
+from autotune.tune.verdict import pool, speedup
 
 STOP_RATIO = 0.01
 """Below this promised gain a trial is not worth its time."""
 PATIENCE = 2
 """Rounds in a row without a promise before the search ends."""
-CONFIRM_PAIRS = 2
-_RUN_OVERHEAD_S = 2.0
-_SAMPLES_PER_RUN = 5
-"""Warm-ups and repetitions of an ordinary run."""
 _TRIAL_SHARE = 0.05
 """Share of a study's time after which a noisy trial is not repeated further."""
 
@@ -108,6 +105,7 @@ class _Loop:
         self._ledger = Ledger(question.cases, question.study.default)
         self._default: Run | None = None
         self._failure = ""
+        self._anchors: list[Run] = []
         self._n_discarded = 0
         self._anchor: Anchor | None = None
         self.study_id = self._open_study()
@@ -137,6 +135,7 @@ class _Loop:
             self._failure = default.message
             if default.ok:
                 self._default, self._anchor = default, Anchor(default)
+                self._anchors.append(default)
                 self._ledger.confirm_provisional()
         self._search()
         winner = self._ledger.winner()
@@ -158,6 +157,7 @@ class _Loop:
         if default is None:
             return False
         self._default, self._anchor = default, Anchor(default)
+        self._anchors.append(default)
         tried = [told for told in known if told[2].trial.purpose is Purpose.EXPLORE]
         if self._anchor.has_drifted(self._measure_anchor("anchor of the stopped study")):
             self._store.discard_runs(run_id for _, run_id, _ in tried)
@@ -206,7 +206,9 @@ class _Loop:
         """
         if self._anchor is None or not self._has_time_for_anchor():
             return True
-        if not self._anchor.has_drifted(self._measure_anchor("anchor")):
+        anchor = self._measure_anchor("anchor")
+        if not self._anchor.has_drifted(anchor):
+            self._anchors.append(anchor)
             self._ledger.confirm_provisional()
             return True
         self._discard()
@@ -239,7 +241,7 @@ class _Loop:
     def _has_time_for_anchor(self, wait_s: float = 0.0) -> bool:
         """Whether one more run of the default and the confirmation fit into what is left."""
         assert self._default is not None
-        anchor_s = wait_s + _run_s(request_s(self._default))
+        anchor_s = wait_s + run_s(request_s(self._default))
         return self._left_s() > anchor_s + self._confirmation_s()
 
     def _best_log_s(self, candidates: Candidates) -> float:
@@ -251,13 +253,13 @@ class _Loop:
 
     def _has_time_for(self, candidates: Candidates, index: int) -> bool:
         """Whether a trial and the confirmation after it fit into what is left."""
-        trial_s = _run_s(float(np.exp(candidates.forecast.request().mean[index])))
+        trial_s = run_s(float(np.exp(candidates.forecast.request().mean[index])))
         return self._left_s() > trial_s + self._confirmation_s()
 
     def _confirmation_s(self) -> float:
         """Expected duration of the confirmation: default and best, alternating."""
         runs = [run for run in (self._default, self._ledger.best) if run is not None]
-        return CONFIRM_PAIRS * sum(_run_s(request_s(run)) for run in runs)
+        return CONFIRM_PAIRS * sum(run_s(request_s(run)) for run in runs)
 
     def _left_s(self) -> float:
         return self._question.study.time_limit_s - (self._clock() - self._started)
@@ -306,30 +308,29 @@ class _Loop:
 
     def _confirm(self, winner: int) -> Answer:
         """Default and winner again, alternating, in fresh processes; only these are reported."""
-        defaults, winners = [], []
-        for _ in range(CONFIRM_PAIRS):
-            if self._default is not None:
-                defaults.append(self._confirmed(0))
-            winners.append(self._confirmed(winner) if winner else defaults[-1])
+        found = confirm(
+            self._confirmed,
+            winner,
+            has_default=self._default is not None,
+            anchors=self._anchors,
+            left_s=self._left_s,
+        )
         if self._default is None:
-            return self._answer(winner, winners, None)
-        runs = all(run.ok for run in winners)
-        if not all(run.ok for run in defaults):
-            if winner and runs:
-                return self._answer(winner, winners, None)  # reliable, where the default is not
-            failed = next(run for run in defaults if not run.ok)
-            raise MeasurementError(f"the default ran once and then failed: {failed.message}")
-        if winner and runs and is_faster(winners, defaults):
-            return self._answer(winner, winners, defaults)
-        return self._answer(0, defaults, defaults)
+            return self._answer(winner, found.winners, None)
+        if found.is_proven:
+            return self._answer(winner, found.winners, found.defaults)
+        return self._answer(0, found.defaults, found.defaults)
 
     def _confirmed(self, index: int) -> Run:
-        """A fresh run of a candidate; one failure is forgiven."""
+        """A fresh run of a candidate; one failure is forgiven.
+
+        A default that crashes all the same is judged by its last good run.
+        """
         case = self._question.cases[index]
         _, run = self._run(case, Purpose.CONFIRM, "confirming")
         if not run.ok:
             _, run = self._run(case, Purpose.CONFIRM, "confirming, once more")
-        return run
+        return run if run.ok or index or not self._anchors else self._anchors[-1]
 
     def _answer(self, index: int, runs: Sequence[Run], defaults: Sequence[Run] | None) -> Answer:
         if not all(run.ok for run in runs):
@@ -367,8 +368,3 @@ class _Loop:
 def _log_s(run: Run) -> float | None:
     """Log request seconds; None of a run that failed."""
     return float(np.log(request_s(run))) if run.measurement else None
-
-
-def _run_s(request_s: float) -> float:
-    """Seconds that a run with its load and warm-ups usually takes."""
-    return _RUN_OVERHEAD_S + _SAMPLES_PER_RUN * request_s

@@ -13,7 +13,7 @@ from autotune.predict.life import current_predictor
 from autotune.recommend.choose import recommend
 from autotune.store.store import Store
 from autotune.tune.question import Answer, Question
-from autotune.tune.verdict import is_faster, pool, speedup
+from autotune.tune.verdict import is_faster, pool, process_noise_sd, speedup
 
 FRESH = timedelta(days=7)
 """An older answer is measured again."""
@@ -51,7 +51,11 @@ def past_answer(
         return None
     n_trials = 1 + sum(record.trial.purpose is Purpose.EXPLORE for record in records)
     runs = [record.run for record in confirmed if record.run is not None]
-    return _answer(question, store, study, runs, n_trials)
+    default = question.study.default
+    noise_sd = process_noise_sd(
+        [r.run for r in records if r.run is not None and r.trial.config == default]
+    )
+    return _answer(question, store, study, runs, n_trials=n_trials, noise_sd=noise_sd)
 
 
 def stopped_trials(question: Question, store: Store) -> Trials | None:
@@ -88,7 +92,13 @@ def _records(store: Store, study: StoredStudy) -> list[RunRecord]:
 
 
 def _answer(
-    question: Question, store: Store, study: StoredStudy, runs: Sequence[Run], n_trials: int
+    question: Question,
+    store: Store,
+    study: StoredStudy,
+    runs: Sequence[Run],
+    *,
+    n_trials: int,
+    noise_sd: float,
 ) -> Answer | None:
     """The verdict once more, from the same confirmation."""
     default = question.study.default
@@ -96,7 +106,7 @@ def _answer(
     winners = [run for run in runs if run.trial.config != default]
     if winners and len(winners) != len(defaults):
         return None
-    proven = bool(winners) and is_faster(winners, defaults)
+    proven = bool(winners) and is_faster(winners, defaults, noise_sd=noise_sd)
     best, base = pool(winners if proven else defaults), pool(defaults)
     configs = [case.config for case in question.cases]
     return Answer(

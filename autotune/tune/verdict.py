@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +13,10 @@ from autotune.domain.run import Measurement, Run, summarise
 
 NOISE_RATIO = 0.02
 """A gain below this is noise, whatever the samples say."""
+SURE_SD = 2.0
+"""Standard errors that a gain must lie above nothing."""
+LEAST_NOISE_SD = 0.01
+"""Nobody's processes agree better; public telemetry has 0.023 in the middle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +62,35 @@ def speedup(winner: Measured, default: Measured) -> Speedup:
     )
 
 
-def is_faster(winners: Sequence[Run], defaults: Sequence[Run]) -> bool:
-    """Whether every interleaved pair says so, and by more than the noise in the middle."""
+def is_faster(winners: Sequence[Run], defaults: Sequence[Run], *, noise_sd: float) -> bool:
+    """Whether interleaved pairs prove it: beyond the noise in the middle, and beyond chance.
+
+    The mean log gain has to lie SURE_SD standard errors above nothing; the error of one pair is
+    the spread of the pairs, and never below what ``noise_sd`` (of one run, see
+    :func:`process_noise_sd`) makes of two runs.
+    """
+    gains = log_gains(winners, defaults)
+    spread = statistics.stdev(gains) if len(gains) > 2 else 0.0
+    error = max(spread, math.sqrt(2) * noise_sd) / math.sqrt(len(gains))
+    mean = sum(gains) / len(gains)
+    return stats.median(gains) > math.log1p(NOISE_RATIO) and mean > SURE_SD * error
+
+
+def is_promising(winners: Sequence[Run], defaults: Sequence[Run]) -> bool:
+    """Whether the pairs show a gain that more of them may prove."""
+    return stats.median(log_gains(winners, defaults)) > math.log1p(NOISE_RATIO)
+
+
+def log_gains(winners: Sequence[Run], defaults: Sequence[Run]) -> list[float]:
+    """Natural log of how much faster the winner was, pair by pair."""
     pairs = zip(winners, defaults, strict=True)
-    gains = [_request_s(default) / _request_s(winner) for winner, default in pairs]
-    return min(gains) > 1 and stats.median(gains) > 1 + NOISE_RATIO
+    return [math.log(_request_s(default) / _request_s(winner)) for winner, default in pairs]
+
+
+def process_noise_sd(runs: Sequence[Run]) -> float:
+    """Spread of one configuration between processes, natural log; at least LEAST_NOISE_SD."""
+    logs = [math.log(_request_s(run)) for run in runs if run.measurement is not None]
+    return max(statistics.stdev(logs) if len(logs) > 2 else 0.0, LEAST_NOISE_SD)
 
 
 def _request_s(run: Run) -> float:

@@ -18,7 +18,7 @@ from autotune.backends.protocol import EngineError
 from autotune.domain.run import Reason
 
 HOST = "127.0.0.1"
-_HEALTH_S = 1.0
+_HEALTH_S = 0.5
 _OK = 200
 _TOO_LONG = ("exceed_context_size", "context size", "too large")
 _NS_PER_MS = 1e6

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from autotune.backends.llama_params import LOAD_MODE_WORDS
 from autotune.backends.protocol import EngineError
 from autotune.domain.config import Config
 from autotune.domain.machine import gpu_api
@@ -21,13 +22,6 @@ from autotune.domain.units import MIB
 from autotune.facts.gpu import EngineDevice
 
 _ANSWER_S = 60.0
-_LOAD_MODES = {
-    (False, False): "none",
-    (True, False): "mmap",
-    (False, True): "mlock",
-    (True, True): "mmap+mlock",
-}
-"""``--load-mode`` by (use_mmap, use_mlock)."""
 _ALL_LAYERS = 999
 """More than any model has; −1 came to mean what the build thinks best."""
 _PLAIN = (
@@ -142,7 +136,7 @@ def _flash_attn(config: Config, installed: Installed) -> Sequence[str]:
 
 def _load_mode(config: Config, installed: Installed) -> Sequence[str]:
     if "--load-mode" in installed.names:
-        return ("--load-mode", _LOAD_MODES[config.use_mmap, config.use_mlock])
+        return ("--load-mode", LOAD_MODE_WORDS[config.use_mmap, config.use_mlock])
     return ("--no-mmap",) * (not config.use_mmap) + ("--mlock",) * config.use_mlock
 
 

@@ -1,8 +1,8 @@
 """llama.cpp through its own HTTP server, a program of its own beside the measuring process.
 
 Prefill and decode are timed by the server's own clock, so they are what it prints for the same
-request; the time to the first token is ours, HTTP included. The server measures the prompt until
-its first token is sampled (under 1 % of a prompt of 128 tokens).
+request; the time to the first token is ours, HTTP included. The prompt is timed until its first
+token is sampled, not until it is computed: the server tells no other moment.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ class LlamaServerBackend:
         for _ in range(_PORTS_TO_TRY):
             port = self._choose_port()
             self._program = program = Program([*command, "--port", str(port)], self._environ)
-            self._announce(program.pid)
             try:
+                self._announce(program.pid)
                 client = ServerClient(port, timeout_s=_TIMEOUT_S)
                 return ServerSession(program, client, alias, model_path, config)
             except BaseException as error:

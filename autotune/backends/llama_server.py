@@ -162,30 +162,21 @@ class ServerSession:
         self._n_vocab = n_vocab or read_model(model_path).n_vocab
 
     def _wait(self) -> LoadTime:
-        """Wait until the server is ready; when each phase began is seen in its log meanwhile."""
+        """Wait until the server is ready; when each phase began is in what it said meanwhile."""
         started = self._program.started
-        begun: dict[tuple[str, ...], float] = {}
         while not self._client.is_healthy():
-            now = time.perf_counter()
+            waited = time.perf_counter() - started
             if not self._program.lives:
                 raise self._load_failure()
-            if now - started > _TIMEOUT_S:
+            if waited > _TIMEOUT_S:
                 raise EngineError(Reason.TIMEOUT, f"{self._program.name} does not become ready")
-            self._note_phases(begun, now)
-            time.sleep(max(_LOOK_S, (now - started) / 100))
+            time.sleep(max(_LOOK_S, waited / 100))
         ready = time.perf_counter()
-        self._note_phases(begun, ready)
-        warm_up = begun.get(_WARM_UP_BEGINS, ready)
-        context = begun.get(_CONTEXT_BEGINS, warm_up)
+        warm_up = self._program.when_said(*_WARM_UP_BEGINS) or ready
+        context = self._program.when_said(*_CONTEXT_BEGINS) or warm_up
         return LoadTime(
             model_s=context - started, context_s=warm_up - context, first_eval_s=ready - warm_up
         )
-
-    def _note_phases(self, begun: dict[tuple[str, ...], float], now: float) -> None:
-        log = self._program.read_log()
-        for signs in (_CONTEXT_BEGINS, _WARM_UP_BEGINS):
-            if any(sign in log for sign in signs):
-                begun.setdefault(signs, now)
 
     def _load_failure(self) -> EngineError:
         name, model = self._program.name, self._model_path.name

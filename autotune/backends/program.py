@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ _GRACE_S = 5.0
 """Time to end in an orderly way; a server that decodes notices after its current batch."""
 _EXIT_S = 2.0
 """Time from closing its connections to having an exit status."""
+_LOG_LINES = 4096
+"""A load takes hundreds, a request ten."""
 
 
 def find_program(name: str, *, variable: str, environ: Mapping[str, str]) -> Path:
@@ -48,15 +51,21 @@ class Program:
     def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
         self.name = Path(command[0]).name
         self._oom_kills = count_oom_kills()
-        self._folder = tempfile.TemporaryDirectory(prefix="autotune-")
-        self._log, self._text = Path(self._folder.name) / "log", ""
+        self._said: deque[tuple[float, str]] = deque(maxlen=_LOG_LINES)
         try:
-            self._process, self.started = _start(command, environ, self._log)
+            self._process, self.started = _start(command, environ)
         except OSError as error:
-            self._folder.cleanup()
             message = f"{self.name} cannot be started: {error.strerror}"
             raise EngineError(Reason.UNSUPPORTED, message) from error
         self.pid = self._process.pid
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stream:
+            for line in stream:
+                self._said.append((time.perf_counter(), line.decode("utf-8", "replace")))
 
     @property
     def lives(self) -> bool:
@@ -64,10 +73,15 @@ class Program:
         return self._process.poll() is None
 
     def read_log(self) -> str:
-        """Everything it has said so far."""
-        if self._log.exists():
-            self._text = self._log.read_text(encoding="utf-8", errors="replace")
-        return self._text
+        """What it has said so far, the latest lines of it; after its end all."""
+        if not self.lives:
+            self._listener.join(_EXIT_S)
+        return "".join(line for _, line in self._said.copy())
+
+    def when_said(self, *signs: str) -> float | None:
+        """When it first said one of these, by ``time.perf_counter``; None if it never did."""
+        lines = self._said.copy()
+        return next((at for at, line in lines if any(sign in line for sign in signs)), None)
 
     def failure(self, otherwise: Reason, message: str) -> EngineError:
         """Why it failed: the signal that killed it, else its own words and their class."""
@@ -91,14 +105,13 @@ class Program:
 
         It is asked to, and killed after ``grace_s``.
         """
-        self.read_log()
         if self.lives:
             self._signal_group(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(grace_s)
             self._signal_group(getattr(signal, "SIGKILL", signal.SIGTERM))
             self._process.wait()
-        self._folder.cleanup()
+        self._listener.join(_EXIT_S)
 
     def _signal_group(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -109,36 +122,35 @@ class Program:
 
 
 def _start(
-    command: Sequence[str], environ: Mapping[str, str], log: Path
+    command: Sequence[str], environ: Mapping[str, str]
 ) -> tuple[subprocess.Popen[bytes], float]:
     """The process, and when the program itself began, by ``time.perf_counter``."""
     if sys.platform != "linux" or not sys.executable:
-        return _spawn(command, environ, log), time.perf_counter()
+        return _spawn(command, environ), time.perf_counter()
     ours, theirs = os.pipe()
     with os.fdopen(ours, "rb") as pipe:
         tethered = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(theirs)]
         try:
-            process = _spawn([*tethered, *command], environ, log, pass_fds=(theirs,))
+            process = _spawn([*tethered, *command], environ, pass_fds=(theirs,))
         finally:
             os.close(theirs)
         error = pipe.read()
     if error:
-        process.wait()
+        process.communicate()
         raise OSError(int(error), os.strerror(int(error)))
     return process, time.perf_counter()
 
 
 def _spawn(
-    command: Sequence[str], environ: Mapping[str, str], log: Path, *, pass_fds: Sequence[int] = ()
+    command: Sequence[str], environ: Mapping[str, str], *, pass_fds: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
-    with log.open("wb") as stream:
-        return subprocess.Popen(
-            command,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=os.name == "posix",
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-            pass_fds=pass_fds,
-        )
+    return subprocess.Popen(
+        command,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=os.name == "posix",
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        pass_fds=pass_fds,
+    )

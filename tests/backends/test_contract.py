@@ -188,6 +188,15 @@ def test_what_the_engine_refuses_is_a_constraint(engine: Engine, smollm2_path: P
     assert engine.living() == before
 
 
+def test_flash_attention_is_what_was_asked_for(engine: Engine, smollm2_path: Path) -> None:
+    """In whichever words an engine is told; by its own account."""
+    session = engine.backend.load(smollm2_path, SMALL.replace(flash_attn="on"))
+    report = session.report()
+    session.close()
+
+    assert report.flash_attn is True
+
+
 def test_a_closed_session_leaves_nothing_behind(engine: Engine, smollm2_path: Path) -> None:
     """Neither a process nor its folder; what was started was announced."""
     before, children = engine.living(), set(psutil.Process().children(recursive=True))

@@ -24,7 +24,7 @@ from autotune.backends.llama_params import context_params, model_params
 from autotune.backends.llama_quality import QualityBench
 from autotune.backends.protocol import EngineError, Sample
 from autotune.domain.config import Config
-from autotune.domain.machine import Build
+from autotune.domain.machine import Build, MachineFacts
 from autotune.domain.plan import MemoryPlan
 from autotune.domain.quality import QualityCost
 from autotune.domain.run import EngineReport, LoadTime, Reason
@@ -71,13 +71,14 @@ class LlamaCppBackend:
         """The GPUs that this build of llama.cpp can use."""
         return GGMLDevices(self._library()[0]).gpus()
 
-    def default_config(self, *, n_ctx: int, n_logical: int) -> Config:
+    def default_config(self, *, n_ctx: int, machine: MachineFacts) -> Config:
         """``llama_cpp.Llama(model_path, n_ctx=…)`` with nothing else set.
 
         Source: the defaults in ``llama_cpp/llama.py`` 0.3.36 (held against the library in the
         tests): half of the logical processors for decode, all for prefill, no flash attention.
         """
         n_batch = min(512, n_ctx)
+        n_logical = machine.n_logical or machine.n_processors
         return Config(
             n_ctx=n_ctx,
             n_batch=n_batch,

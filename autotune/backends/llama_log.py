@@ -40,9 +40,22 @@ _REASONS = (
         (
             *("requires flash", "require flash", "not supported", "does not support", "must be"),
             *("not divisible", "does not divide", "llama_split_mode"),
+            *("invalid argument: -", "unknown argument: -"),
         ),
     ),
 )
+
+_STAMP = re.compile(r"\d+\.\d\d\.\d{3}\.\d{3} ([A-Z]) (.*)")
+"""Time and level before what a program of llama.cpp prints, since 2024-09."""
+_COMPLAINT = re.compile(r"\berror\b|fail|unable|invalid|cannot|couldn't", re.IGNORECASE)
+
+
+def read_problems(text: str, levels: str = "E") -> list[str]:
+    """What went wrong, oldest first: the lines of those levels; without levels, by their words."""
+    lines = text.splitlines()
+    stamped = [stamp.groups() for stamp in map(_STAMP.match, lines) if stamp]
+    problems = [line.strip() for level, line in stamped if level in levels]
+    return problems or [line.strip() for line in lines if _COMPLAINT.search(line)]
 
 
 def read_report(lines: Iterable[str]) -> EngineReport:

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from autotune.domain.config import Config
 from autotune.domain.errors import MeasurementError
-from autotune.domain.machine import Build
+from autotune.domain.machine import Build, MachineFacts
 from autotune.domain.plan import MemoryPlan
 from autotune.domain.quality import QualityCost
 from autotune.domain.run import EngineReport, LoadTime, Reason
@@ -39,9 +39,9 @@ class Sample:
     token_ns: tuple[int, ...]
     """Each decode step with its sampling; shape (n_gen,)."""
     prefill_cpu_ns: int | None
-    """Processor time of this process over the prompt; None for a workload without one."""
+    """Processor time of the engine's process over the prompt; None for a workload without one."""
     decode_cpu_ns: int
-    """Processor time of this process over the decode steps."""
+    """Processor time of the engine's process over the decode steps."""
 
 
 class Session(Protocol):
@@ -72,13 +72,13 @@ class Backend(Protocol):
     """The name used in configurations, tables and the store."""
 
     def build(self) -> Build:
-        """Which build is installed. Raises ImportError where the library is missing."""
+        """Which build is installed. Raises ImportError where library or program is missing."""
 
     def gpus(self) -> tuple[EngineDevice, ...]:
         """The GPUs that the installed build can use."""
 
-    def default_config(self, *, n_ctx: int, n_logical: int) -> Config:
-        """What a newcomer gets who sets nothing but the context, on so many logical processors."""
+    def default_config(self, *, n_ctx: int, machine: MachineFacts) -> Config:
+        """What a newcomer to this machine gets who sets nothing but the context."""
 
     def load(self, model_path: Path, config: Config) -> Session:
         """Load a model. Raises EngineError with the reason when the engine cannot."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from autotune.cli.baseline import (
 from autotune.cli.options import (
     DEFAULT_BACKEND,
     DEFAULT_WORKLOAD,
+    BackendOption,
     DbOption,
     JsonOption,
     ModelArgument,
@@ -72,6 +74,7 @@ def bench(
     model: ModelArgument,
     changes: SetOption = None,
     workload: WorkloadOption = DEFAULT_WORKLOAD,
+    backend: BackendOption = DEFAULT_BACKEND,
     reps: RepsOption = 3,
     cold: ColdOption = False,
     baseline: BaselineOption = None,
@@ -83,13 +86,13 @@ def bench(
     work = parse_workload(workload)
     program = require_baseline(baseline, llama_bench) if baseline else None
     facts, machine = read_model(model), read_machine()
-    default = default_config(facts, machine, work)
+    default = default_config(facts, machine, work, backend=backend)
     config = parse_config(changes, default)
     work.require_context(config.n_ctx)
     with open_store(db) as store:
-        gpus = ask_engine(DEFAULT_BACKEND).gpus
+        gpus = ask_engine(backend).gpus
         subject = register_subject(model, facts, machine, store, engine_gpus=gpus)
-        bench = _Bench(subject, store, reps)
+        bench = _Bench(subject, backend, store, reps)
         if program:
             bench.compare(comparable(config, slides=facts.slides), work, program, as_json=as_json)
             return
@@ -104,19 +107,20 @@ def bench(
         raise MeasurementError(f"run {run_id} failed ({run.reason}): {run.message}")
 
 
-def default_config(model: ModelFacts, machine: MachineFacts, workload: Workload) -> Config:
+def default_config(
+    model: ModelFacts, machine: MachineFacts, workload: Workload, *, backend: str = DEFAULT_BACKEND
+) -> Config:
     """The newcomer's default with the context of a balanced recommendation."""
     n_ctx = choose_n_ctx(Target.BALANCED, model, workload)
-    return get_backend(DEFAULT_BACKEND).default_config(
-        n_ctx=n_ctx, n_logical=machine.n_logical or machine.n_processors
-    )
+    return get_backend(backend, os.environ).default_config(n_ctx=n_ctx, machine=machine)
 
 
 class _Bench:
     """Measures configurations of one subject."""
 
-    def __init__(self, subject: Subject, store: Store, n_reps: int) -> None:
-        self._subject, self._store, self._n_reps = subject, store, n_reps
+    def __init__(self, subject: Subject, backend: str, store: Store, n_reps: int) -> None:
+        self._subject, self._backend = subject, backend
+        self._store, self._n_reps = store, n_reps
         self._available_bytes = read_state().ram_available_bytes
 
     def measure(self, config: Config, workload: Workload) -> tuple[int, Run, Prediction]:
@@ -153,7 +157,7 @@ class _Bench:
         )
 
     def _predict(self, config: Config, workload: Workload) -> tuple[Case, Prediction]:
-        case = self._subject.case(DEFAULT_BACKEND, config, workload)
+        case = self._subject.case(self._backend, config, workload)
         predictor = current_predictor(self._store, self._subject.api)
         forecast = predictor.forecast([case], available_bytes=self._available_bytes)
         return case, forecast.prediction(0)

@@ -10,7 +10,7 @@ import typer
 from autotune.backends.protocol import EngineError
 from autotune.backends.registry import BACKEND_NAMES
 from autotune.cli.demo import demo_model
-from autotune.cli.options import DbOption, JsonOption, open_store
+from autotune.cli.options import DEFAULT_BACKEND, DbOption, JsonOption, open_store
 from autotune.cli.output import console, print_json
 from autotune.domain.errors import AutotuneError, UserError
 from autotune.domain.machine import Build, GPUFacts, MachineFacts, Probe
@@ -19,7 +19,8 @@ from autotune.facts.gpu import merge_devices
 from autotune.facts.machine import machine_id, read_machine, read_state
 from autotune.measure.engine import Engine, ask_engine
 
-_INSTALL = {"llama-cpp-python": "pip install llama-cpp-python"}
+_INSTALL = f"pip install {DEFAULT_BACKEND}"
+"""One engine is enough; the others are named, with the reason where one cannot be used."""
 
 
 def register(app: typer.Typer) -> None:
@@ -75,9 +76,9 @@ def _look_at_store(db: str | None, identity: str) -> StoreLook:
 
 
 def _missing(engines: dict[str, Engine | str], store: StoreLook) -> Any:
-    for name, engine in engines.items():
-        if isinstance(engine, str):
-            yield f"{name} ({engine}); get it with: {_INSTALL[name]}"
+    engine = engines[DEFAULT_BACKEND]
+    if isinstance(engine, str):
+        yield f"{DEFAULT_BACKEND} ({engine}); get it with: {_INSTALL}"
     if store.problem:
         yield f"a usable store: {store.problem}"
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import typer
@@ -48,9 +49,7 @@ def inspect(model: ModelArgument, changes: SetOption = None, as_json: JsonOption
     facts = read_model(model)
     machine = read_machine()
     n_ctx = min(_N_CTX, facts.n_ctx_train)
-    default = get_backend(DEFAULT_BACKEND).default_config(
-        n_ctx=n_ctx, n_logical=machine.n_logical or machine.n_processors
-    )
+    default = get_backend(DEFAULT_BACKEND, os.environ).default_config(n_ctx=n_ctx, machine=machine)
     config = parse_config(changes, default)
     plan = _exact_plan(model, config)
     gpus = machine.gpus if plan is None else _usable_gpus(machine)

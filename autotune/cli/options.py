@@ -11,6 +11,7 @@ from typing import Annotated
 import platformdirs
 import typer
 
+from autotune.backends.registry import BACKEND_NAMES
 from autotune.domain.config import Config, parse_changes
 from autotune.domain.errors import UserError
 from autotune.domain.limits import Limits
@@ -31,6 +32,10 @@ DbOption = Annotated[
         envvar="AUTOTUNE_DB",
         help="The store: a SQLite file or a database URL. Default: a file in your data folder.",
     ),
+]
+BackendOption = Annotated[
+    str,
+    typer.Option("--backend", metavar="NAME", help=f"What runs it: {', '.join(BACKEND_NAMES)}."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 SetOption = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import typer
@@ -68,11 +69,8 @@ def quality(
 
 def _base(model: ModelFacts, machine: MachineFacts) -> Config:
     return (
-        get_backend(DEFAULT_BACKEND)
-        .default_config(
-            n_ctx=min(_N_CTX, model.n_ctx_train),
-            n_logical=machine.n_logical or machine.n_processors,
-        )
+        get_backend(DEFAULT_BACKEND, os.environ)
+        .default_config(n_ctx=min(_N_CTX, model.n_ctx_train), machine=machine)
         .replace(flash_attn="on")
     )
 

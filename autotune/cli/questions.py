@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from autotune.backends.registry import get_backend
+from autotune.backends.registry import BACKEND_NAMES, get_backend
 from autotune.cli.options import DEFAULT_BACKEND
 from autotune.domain.limits import Limits
 from autotune.domain.prediction import Hardware, Target
@@ -18,6 +19,11 @@ from autotune.recommend.candidates import choose_n_ctx, search_space
 from autotune.recommend.subject import register_subject
 from autotune.store.store import Store
 from autotune.tune.question import Question, question_id
+
+
+def backend_of(runner: str) -> str:
+    """The backend whose default is what a newcomer to a runner gets."""
+    return runner if runner in BACKEND_NAMES else DEFAULT_BACKEND
 
 
 def frame_question(
@@ -43,10 +49,8 @@ def frame_question(
     if n_ctx is None:
         n_ctx = choose_n_ctx(target, model, workload)
     workload.require_context(n_ctx)
-    backend = get_backend(DEFAULT_BACKEND)
-    default = backend.default_config(
-        n_ctx=n_ctx, n_logical=machine.n_logical or machine.n_processors
-    )
+    backend = get_backend(backend_of(runner), os.environ)
+    default = backend.default_config(n_ctx=n_ctx, machine=machine)
     subject = register_subject(model_path, model, machine, store, engine_gpus=engine_gpus)
     configs = search_space(
         model,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.status import Status
 
-from autotune.backends.registry import get_backend
+from autotune.backends.registry import BACKEND_NAMES, get_backend
 from autotune.cli.baseline import ProgramOption
 from autotune.cli.options import (
     DEFAULT_BACKEND,
@@ -40,7 +40,7 @@ from autotune.cli.output import (
     print_json,
     recommendation_json,
 )
-from autotune.cli.questions import frame_question
+from autotune.cli.questions import backend_of, frame_question
 from autotune.cli.recommend import print_lines
 from autotune.domain.config import Config
 from autotune.domain.prediction import Hardware, Target
@@ -71,7 +71,8 @@ FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Measure again, whatever is known from before.")
 ]
 RunnerOption = Annotated[
-    str, typer.Option("--runner", help=f"What measures: {DEFAULT_BACKEND} or {LLAMA_BENCH}.")
+    str,
+    typer.Option("--runner", help=f"What measures: {', '.join(BACKEND_NAMES)} or {LLAMA_BENCH}."),
 ]
 
 
@@ -100,7 +101,7 @@ def tune(
 ) -> None:
     """Tune a model on this machine and prove the result against the newcomer's default."""
     work = parse_workload(workload)
-    measurer, engine = _runner(runner, llama_bench), ask_engine(DEFAULT_BACKEND)
+    measurer, engine = _runner(runner, llama_bench), ask_engine(backend_of(runner))
     with open_store(db) as store:
         question = frame_question(
             model,
@@ -116,7 +117,7 @@ def tune(
             runner=measurer.backend,
             engine_gpus=engine.gpus,
         )
-        build = engine.build.label if measurer.backend == DEFAULT_BACKEND else None
+        build = engine.build.label if measurer.backend == backend_of(runner) else None
         answer = None if fresh else past_answer(question, store, build=build, now=utc_now)
         past = None if fresh or answer else stopped_trials(question, store)
         answer = answer or _search(question, measurer, store, strategy, past)
@@ -152,7 +153,7 @@ def _runner(name: str, program: str | None) -> Runner:
     """The runner of ``--runner``. Raises UserError for an unknown one."""
     if name == LLAMA_BENCH:
         return LlamaBenchRunner(find_llama_bench(program, os.environ))
-    return LocalRunner(get_backend(name).name, residency=residency)
+    return LocalRunner(get_backend(name, os.environ).name, residency=residency)
 
 
 class _Display:

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from autotune.facts.text import KeptFile, parse_int
+from autotune.facts.text import KeptFile, parse_int, read_text
 
 _CPU_SENSORS = (
     "coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "x86_pkg_temp", "soc_thermal",
@@ -81,6 +81,15 @@ def read_process_s(pid: int) -> float | None:
         return float(sum(psutil.Process(pid).cpu_times()[:2]))
     except psutil.Error:
         return None
+
+
+def count_oom_kills(root: Path = Path("/")) -> int:
+    """Processes that this system's kernel has killed for want of memory; 0 where it does not say.
+
+    Linux counts them in ``/proc/vmstat``, those of memory-limited cgroups included.
+    """
+    counters = (read_text(root / "proc/vmstat") or "").splitlines()
+    return next((int(line.split()[1]) for line in counters if line.startswith("oom_kill ")), 0)
 
 
 class SystemActivity:

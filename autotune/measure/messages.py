@@ -2,7 +2,7 @@
 
 Commands go down (``build``, ``plan``, ``load``, ``sample``, ``quality``), one answer comes up for
 each. An answer has ``"ok": true`` and the command's result, or ``"ok": false`` with a reason and a
-message.
+message. Before it may come ``"started"``: the number of a process in which the engine is a program.
 """
 
 from __future__ import annotations

@@ -24,6 +24,9 @@ class Observer(Protocol):
     def poll(self) -> None:
         """Take one look. Must be cheap, and silent when the process is gone."""
 
+    def follow(self, pid: int) -> None:
+        """From now on the engine is that process: a program that the observed one has started."""
+
 
 class MemoryObserver:
     """Highest resident memory of a process, in bytes; None where the system does not tell.
@@ -34,8 +37,16 @@ class MemoryObserver:
     """
 
     def __init__(self, pid: int, root: Path = Path("/")) -> None:
-        self._status = KeptFile(root / "proc" / str(pid) / "status")
-        self._process = psutil.Process(pid)
+        self._root = root
+        self.follow(pid)
+
+    def follow(self, pid: int) -> None:
+        """Observe that process instead; what was seen of the one before is forgotten."""
+        self._status = KeptFile(self._root / "proc" / str(pid) / "status")
+        try:
+            self._process: psutil.Process | None = psutil.Process(pid)
+        except psutil.NoSuchProcess:
+            self._process = None
         self.resident_bytes: int | None = None
         self.peak_bytes: int | None = None
         self.peak_anon_bytes: int | None = None
@@ -52,6 +63,8 @@ class MemoryObserver:
         self.peak_file_bytes = _max(self.peak_file_bytes, file_bytes)
 
     def _portable_fields(self) -> dict[str, int]:
+        if self._process is None:
+            return {}
         try:
             info = self._process.memory_info()
         except psutil.Error:

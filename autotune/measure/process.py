@@ -13,18 +13,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import psutil
 
 from autotune.backends.protocol import EngineError
 from autotune.domain.run import Reason
 from autotune.domain.units import human_bytes, human_seconds
+from autotune.facts.activity import count_oom_kills
 from autotune.measure.observe import MemoryObserver, Observer
 
 POLL_S = 0.04
 """Time between two looks at the child."""
 _EXCERPT_BYTES = 4000
+_GONE_S = 10.0
+"""A killed process with much memory takes a while to give it back."""
 
 
 class WorkerProcess:
@@ -46,6 +50,7 @@ class WorkerProcess:
         self._kernel_oom_kills = count_oom_kills()
         self._process = _spawn(backend, self._stderr.fileno())
         self._answers = _read_lines(self._process)
+        self._programs: list[psutil.Process] = []
         self.memory = MemoryObserver(self._process.pid)
         self.engine_log = ""
 
@@ -99,7 +104,17 @@ class WorkerProcess:
                 continue
             if line is None:
                 raise self._death()
-            return dict(json.loads(line))
+            answer = dict(json.loads(line))
+            if "started" not in answer:
+                return answer
+            self._follow(answer["started"], observers)
+
+    def _follow(self, pid: int, observers: tuple[Observer, ...]) -> None:
+        """The engine is a program of its own: it is watched, and ended with the child."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._programs.append(psutil.Process(pid))
+        for observer in (self.memory, *observers):
+            observer.follow(pid)
 
     def _guard(self) -> None:
         """Stop the child at its deadline or at its memory limit."""
@@ -130,25 +145,13 @@ class WorkerProcess:
     def close(self) -> None:
         """Kill the child with everything it started, and wait until it is gone."""
         kill_group(self._process)
+        for program in self._programs:
+            end_program(program)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
         self._stderr.close()
-
-
-def count_oom_kills(root: Path = Path("/")) -> int:
-    """Processes that this system's kernel has killed for want of memory; 0 where it does not say.
-
-    Linux counts them in ``/proc/vmstat``, those of memory-limited cgroups included.
-    """
-    try:
-        counters = (root / "proc/vmstat").read_text()
-    except OSError:
-        return 0
-    return next(
-        (int(line.split()[1]) for line in counters.splitlines() if line.startswith("oom_kill ")), 0
-    )
 
 
 def _spawn(backend: str, stderr: int) -> subprocess.Popen[str]:
@@ -179,6 +182,28 @@ def _read_lines(process: subprocess.Popen[str]) -> queue.SimpleQueue[str | None]
 
     threading.Thread(target=read, daemon=True).start()
     return lines
+
+
+def end_program(program: psutil.Process) -> None:
+    """End a program with its process group, and wait until it is gone; a dead one is let rest.
+
+    A process that has its number by now is another one, and left alone.
+    """
+    with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+        if not _lives(program):
+            return
+        if os.name == "posix" and os.getpgid(program.pid) == program.pid:
+            os.killpg(program.pid, signal.SIGKILL)
+        else:
+            program.kill()
+        deadline = time.monotonic() + _GONE_S
+        while _lives(program) and time.monotonic() < deadline:
+            time.sleep(POLL_S / 4)
+
+
+def _lives(program: psutil.Process) -> bool:
+    """Neither gone nor a zombie, which is nothing but an exit status."""
+    return program.is_running() and program.status() != psutil.STATUS_ZOMBIE
 
 
 def kill_group(process: subprocess.Popen[Any]) -> None:

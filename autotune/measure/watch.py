@@ -22,7 +22,7 @@ from autotune.facts.activity import (
 )
 from autotune.facts.gpu_state import GPUSensors
 from autotune.facts.machine import read_state
-from autotune.measure.observe import Gauge, Span, Value, read_pss_bytes
+from autotune.measure.observe import Gauge, Series, Span, Value, read_pss_bytes
 from autotune.measure.watch_gpu import add_gpus, peak_vram
 
 _WINDOW_S = 1.0
@@ -35,7 +35,7 @@ class CPULook:
 
     machine: ProcessorTime
     own_s: float
-    """Processor time of the observed process and of the one that observes."""
+    """Processor time of the observed processes and of the one that observes."""
 
 
 class Watch:
@@ -57,17 +57,19 @@ class Watch:
             return Gauge(read, interval_s=interval_s, clock=clock)
 
         system = SystemActivity(root)
+        # The worker, and the program that it has started where the engine is one: the last.
+        self._pids = [pid]
         self._clock = clock
         self._sensors = sensors = open_gpus()
-        self._cpu = gauge(lambda: look_at_cpu(pid), 0.2)
+        self._cpu = gauge(lambda: look_at_cpu(*self._pids), 0.2)
         self._pressure = gauge(system.pressure, 0.5)
         self._swapped = gauge(system.swapped_bytes, 0.5)
         self._throttled = gauge(system.throttle_count, 0.5)
-        self._gpus = gauge(lambda: sensors.read(pid) if sensors else None, 0.05)
+        self._gpus = gauge(lambda: sensors.read(self._pids[-1]) if sensors else None, 0.05)
         self._clocks = gauge(system.clock_mhz, 0.05)
         self._celsius = gauge(read_cpu_celsius, 1.0)
         self._state = gauge(lambda: read_state(root), 10.0)
-        self._pss = gauge(lambda: read_pss_bytes(pid, root), 1.0)
+        self._pss = gauge(lambda: read_pss_bytes(self._pids[-1], root), 1.0)
         # Counters are read at both ends of an interval: they differ by what happened in it.
         self._counters = (self._cpu, self._pressure, self._swapped, self._throttled, self._gpus)
         self._gauges = (*self._counters, self._clocks, self._celsius, self._state, self._pss)
@@ -84,6 +86,11 @@ class Watch:
         """Look at whatever is due."""
         for gauge in self._gauges:
             gauge.poll()
+
+    def follow(self, pid: int) -> None:
+        """The engine is that process, which the observed one has started."""
+        self._pids[1:] = [pid]
+        self._pss.series = Series()
 
     def start(self) -> float:
         """Begin an interval: its moment, by the watch's clock."""
@@ -131,13 +138,13 @@ class Watch:
         return peak_vram(self._gpus.series.values)
 
 
-def look_at_cpu(pid: int) -> CPULook | None:
-    """Counters of a process and of the machine; None when the process is gone."""
-    observed, observer = read_process_s(pid), read_process_s(os.getpid())
+def look_at_cpu(*pids: int) -> CPULook | None:
+    """Counters of processes and of the machine; None when one of the processes is gone."""
+    own = [read_process_s(pid) for pid in (*pids, os.getpid())]
     machine = read_processor_time()  # last: nearest to the moment that is noted
-    if observed is None or observer is None or machine is None:
+    if None in own or machine is None:
         return None
-    return CPULook(machine=machine, own_s=observed + observer)
+    return CPULook(machine=machine, own_s=sum(filter(None, own)))
 
 
 def foreign_cpu_ratio(span: Span[CPULook]) -> float:

@@ -2,19 +2,23 @@
 
 Holds one engine and obeys commands from standard input (see :mod:`autotune.measure.messages`).
 When the parent goes away, standard input ends and the child ends with it, even in the middle of
-a computation.
+a computation, and takes the programs with it that its engine has started.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from autotune.backends.protocol import Backend, EngineError, Judges, Plans, Session
 from autotune.backends.registry import get_backend
@@ -22,6 +26,7 @@ from autotune.domain.config import Config
 from autotune.domain.run import Reason
 from autotune.domain.workload import Workload
 from autotune.measure.messages import pack
+from autotune.measure.process import end_program
 
 
 class Worker:
@@ -92,13 +97,15 @@ def _one_line(message: str) -> str:
     return " ".join(message.split())
 
 
-def _commands(stream: IO[str]) -> queue.SimpleQueue[str]:
+def _commands(stream: IO[str], programs: Sequence[psutil.Process]) -> queue.SimpleQueue[str]:
     """Lines of a stream as they come. The end of the stream ends the process at once."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:
         for line in stream:
             lines.put(line)
+        for program in programs:
+            end_program(program)
         os._exit(0)  # the main thread may be deep inside the engine
 
     threading.Thread(target=read, daemon=True).start()
@@ -115,13 +122,22 @@ def _private_stdout() -> IO[str]:
 def main() -> None:
     """Serve commands until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    answers = _private_stdout()
-    worker = Worker(get_backend(sys.argv[1]))
-    commands = _commands(sys.stdin)
+    channel = _private_stdout()
+    programs: list[psutil.Process] = []
+
+    def say(message: dict[str, Any]) -> None:
+        channel.write(json.dumps(message) + "\n")
+        channel.flush()
+
+    def announce(pid: int) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            programs.append(psutil.Process(pid))
+        say({"started": pid})
+
+    worker = Worker(get_backend(sys.argv[1], os.environ, announce=announce))
+    commands = _commands(sys.stdin, programs)
     while True:
-        answer = worker.answer(json.loads(commands.get()))
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        say(worker.answer(json.loads(commands.get())))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autotune.backends.llama_log import read_reason, read_report
+from autotune.backends.llama_log import read_problems, read_reason, read_report
 from autotune.domain.run import Reason
 from autotune.domain.units import MIB
 
@@ -45,6 +45,29 @@ llm_load_tensors: offloaded 49/49 layers to GPU
 llm_load_tensors:        CPU buffer size =   315.30 MiB
 """
 """From a log of an RTX 3090 Ti in ik_llama.cpp pull request 370."""
+
+
+PROGRAM = """\
+0.00.005.646 W srv  llama_server: security: no API key is set
+0.00.007.975 E gguf_init_from_reader: invalid magic characters: 'not ', expected 'GGUF'
+0.00.008.150 I srv    load_model: preserve_reasoning kwarg: not supported, cannot be used
+"""
+PROGRAM_2024 = """\
+llama_model_loader: loaded meta data with 33 key-value pairs
+llama_model_load: error loading model: unknown model architecture: 'nonesuch'
+"""
+
+
+def test_a_programs_problems_are_told_by_level_else_by_their_words() -> None:
+    """What it says for information is no problem, whatever its words."""
+    magic = "gguf_init_from_reader: invalid magic characters: 'not ', expected 'GGUF'"
+
+    assert read_problems(PROGRAM) == [magic]
+    assert read_problems(PROGRAM, "WE") == [
+        "srv  llama_server: security: no API key is set", magic
+    ]  # fmt: skip
+    (line,) = read_problems(PROGRAM_2024)
+    assert read_reason([line], otherwise=Reason.LOAD_ERROR) is Reason.UNSUPPORTED
 
 
 def test_a_vulkan_log_is_read_by_the_same_code() -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from autotune.backends.protocol import EngineError
+from autotune.backends.registry import BACKEND_NAMES
 from autotune.cli.main import main
 from autotune.domain.config import KNOBS
 from autotune.domain.plan import MemoryPlan
 from autotune.domain.prediction import TARGETS
 from autotune.domain.run import Reason
 from autotune.measure.planner import ExactPlanner
+from tests.backends.programs import find_server
 
 QUICK = ("--workload", "pp64+tg8", "--n-ctx", "512")
 
@@ -105,6 +107,41 @@ def test_bench_measures_one_configuration_and_stores_it(shell: Shell, smollm2_pa
     assert status == 0
     assert "decode" in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_bench_measures_on_another_backend(
+    shell: Shell, smollm2_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program is asked for its GPUs, its newcomer's default is the base, its runs are kept."""
+    monkeypatch.setenv("AUTOTUNE_LLAMA_SERVER", str(find_server()))
+    document = shell.json(
+        "bench", smollm2_path, "--backend", "llama-server", "--set", "n_ctx=512",
+        "--workload", "pp32+tg4",
+    )  # fmt: skip
+
+    assert document["backend"] == "llama-server"
+    assert (document["config"]["flash_attn"], document["config"]["n_batch"]) == ("auto", 512)
+    assert document["measured"]["decode_tps"]["median"] > 0
+    (stored,) = shell.json("runs", smollm2_path)
+    assert shell.json("show", stored["run_id"])["backend"] == "llama-server"
+
+
+def test_a_backend_that_cannot_be_used_says_why(
+    shell: Shell, smollm2_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unknown: bad input, with the names. Not installed: the cure; the doctor misses nothing."""
+    monkeypatch.setenv("AUTOTUNE_LLAMAFILE", "/nonexistent/llamafile")
+    status, _, err = shell.run("bench", smollm2_path, "--backend", "nonesuch")
+    assert status == 2
+    assert "llama-server, llamafile" in err
+
+    status, _, err = shell.run("bench", smollm2_path, "--backend", "llamafile")
+    assert status == 1
+    assert "AUTOTUNE_LLAMAFILE=FILE" in err
+    document = shell.json("doctor")
+    assert set(document["backends"]) == set(BACKEND_NAMES)
+    assert "AUTOTUNE_LLAMAFILE=FILE" in document["backends"]["llamafile"]["problem"]
+    assert document["missing"] == []
 
 
 def test_inspect_shows_the_file_and_the_plan(shell: Shell, smollm2_path: Path) -> None:

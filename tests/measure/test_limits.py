@@ -11,7 +11,7 @@ from autotune.domain.config import Config
 from autotune.domain.run import Reason, Trial
 from autotune.domain.units import MIB
 from autotune.domain.workload import Workload
-from autotune.measure.process import count_oom_kills
+from autotune.facts.activity import count_oom_kills
 from autotune.measure.runner import LocalRunner
 from tests.measure.cgroups import cgroup
 

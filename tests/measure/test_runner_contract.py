@@ -16,6 +16,7 @@ from autotune.measure.llama_bench import LlamaBenchRunner
 from autotune.measure.replay import ReplayRunner
 from autotune.measure.runner import LocalRunner, Runner
 from autotune.measure.simulated import SimulatedMachine, SimulatedRunner
+from tests.backends.programs import find_server
 from tests.factories import make_model, make_run
 
 CONFIG = Config(n_ctx=512, n_batch=256, n_ubatch=256)
@@ -25,6 +26,11 @@ WORKLOAD = Workload(n_prompt=32, n_gen=4)
 def local(_model: Path, _trial: Trial) -> Runner:
     """The real engine."""
     return LocalRunner("llama-cpp-python")
+
+
+def server(_model: Path, _trial: Trial) -> Runner:
+    """The real engine in a program of its own."""
+    return LocalRunner("llama-server")
 
 
 def simulated(_model: Path, _trial: Trial) -> Runner:
@@ -48,9 +54,13 @@ def llama_bench(_model: Path, _trial: Trial) -> Runner:
 Make = Callable[[Path, Trial], Runner]
 
 
-@pytest.fixture(params=[local, simulated, replay, llama_bench], ids=lambda make: make.__name__)
-def make(request: pytest.FixtureRequest) -> Make:
+@pytest.fixture(
+    params=[local, server, simulated, replay, llama_bench], ids=lambda make: make.__name__
+)
+def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Each runner's maker."""
+    if request.param is server:
+        monkeypatch.setenv("AUTOTUNE_LLAMA_SERVER", str(find_server()))
     maker: Make = request.param
     return maker
 

@@ -1,0 +1,209 @@
+"""What every backend promises, held against each that is installed, on a real model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from autotune.backends.protocol import Backend, EngineError, Session
+from autotune.backends.registry import BACKEND_NAMES, get_backend
+from autotune.domain.config import Config
+from autotune.domain.run import Reason
+from autotune.domain.units import MIB
+from autotune.domain.workload import Workload
+from tests.backends.programs import environ_with, find_server, write_llamafile
+from tests.factories import make_machine
+
+SMALL = Config(n_ctx=512, n_batch=128, n_ubatch=128)
+
+
+@dataclass
+class Engine:
+    """A backend, and the processes that it has started."""
+
+    backend: Backend
+    pids: list[int] = field(default_factory=list)
+
+    def living(self) -> list[int]:
+        """Those that still run."""
+        return [pid for pid in self.pids if psutil.pid_exists(pid)]
+
+
+def library(name: str, _folder: Path) -> Engine:
+    """An engine in this process."""
+    return Engine(get_backend(name, {}))
+
+
+def program(name: str, folder: Path) -> Engine:
+    """An engine in a process of its own."""
+    settings: dict[str, Callable[[], tuple[str, Path]]] = {
+        "llama-server": lambda: ("AUTOTUNE_LLAMA_SERVER", find_server()),
+        "llamafile": lambda: ("AUTOTUNE_LLAMAFILE", write_llamafile(folder / "llamafile")),
+    }
+    variable, path = settings[name]()
+    pids: list[int] = []
+    environ = environ_with(**{variable: path})
+    return Engine(get_backend(name, environ, announce=pids.append), pids)
+
+
+MAKERS = {"llama-cpp-python": library, "llama-server": program, "llamafile": program}
+
+
+@pytest.fixture(scope="module", params=BACKEND_NAMES)
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """Each backend in turn; a backend without a maker fails here."""
+    return MAKERS[request.param](request.param, tmp_path_factory.mktemp("engine"))
+
+
+@pytest.fixture(scope="module")
+def session(engine: Engine, smollm2_path: Path) -> Iterator[Session]:
+    """SmolLM2 with a small context."""
+    session = engine.backend.load(smollm2_path, SMALL)
+    yield session
+    session.close()
+
+
+def refusal(engine: Engine, path: Path, config: Config) -> EngineError:
+    """How a backend fails to load; no process is left of it."""
+    with pytest.raises(EngineError) as caught:
+        engine.backend.load(path, config)
+    return caught.value
+
+
+def test_a_build_says_who_it_is(engine: Engine) -> None:
+    """The backend's own name, a version, and at least the processor."""
+    build = engine.backend.build()
+
+    assert build.backend == engine.backend.name
+    assert any(character.isdigit() for character in build.version)
+    assert "CPU" in build.devices
+    assert {gpu.name for gpu in engine.backend.gpus()} <= set(build.devices)
+
+
+def test_the_newcomers_default_can_be_asked_for(engine: Engine) -> None:
+    """A legal configuration with the context that was named, small or large."""
+    for n_ctx in (256, 8192):
+        default = engine.backend.default_config(n_ctx=n_ctx, machine=make_machine())
+        assert default.n_ctx == n_ctx
+        assert default.n_gpu_layers == 0
+
+
+def test_loading_is_timed_by_phase(session: Session) -> None:
+    """Every phase takes time, and the whole is their sum."""
+    load = session.load
+
+    assert min(load.model_s, load.context_s, load.first_eval_s) > 0
+    assert load.total_s == pytest.approx(load.model_s + load.context_s + load.first_eval_s)
+
+
+def test_a_report_names_what_was_allocated(session: Session) -> None:
+    """KV cache: 512 cells × 30 layers × 2 × 3 heads × 64 × 2 bytes."""
+    report = session.report()
+
+    assert report.total_bytes("kv") == 512 * 30 * 2 * 3 * 64 * 2
+    assert report.n_ctx == 512
+    assert report.flash_attn is False
+    assert (report.total_bytes("model") or 0) > 90 * MIB
+
+
+def test_a_sample_has_exactly_the_tokens_asked_for(session: Session) -> None:
+    """End-of-text is banned: twenty tokens are twenty tokens, each with a time."""
+    sample = session.sample(Workload(n_prompt=40, n_gen=20), seed=1)
+
+    assert len(sample.token_ns) == 20
+    assert min(sample.token_ns) > 0
+    assert sample.prefill_cpu_ns
+    assert sample.decode_cpu_ns > 0
+
+
+def test_times_are_parts_of_the_whole(session: Session) -> None:
+    """Prompt and tokens together take most of the call, and never more than it."""
+    started = time.perf_counter_ns()
+    sample = session.sample(Workload(n_prompt=100, n_gen=20), seed=2)
+    whole_ns = time.perf_counter_ns() - started
+
+    assert sample.prefill_ns is not None
+    assert sample.ttft_ns is not None
+    assert 0 < sample.prefill_ns <= sample.ttft_ns
+    assert whole_ns / 2 < sample.ttft_ns + sum(sample.token_ns) <= whole_ns
+
+
+def test_a_phase_that_is_not_asked_for_has_no_time(session: Session) -> None:
+    """Decode alone, prefill alone."""
+    decode = session.sample(Workload(n_prompt=0, n_gen=3), seed=1)
+    prefill = session.sample(Workload(n_prompt=9, n_gen=0), seed=1)
+
+    assert (decode.prefill_ns, decode.ttft_ns, decode.prefill_cpu_ns) == (None, None, None)
+    assert len(decode.token_ns) == 3
+    assert prefill.prefill_ns
+    assert prefill.token_ns == ()
+
+
+def test_depth_is_outside_the_clock(session: Session) -> None:
+    """370 tokens of depth cost nothing in the prefill of 16, computed or kept."""
+    shallow = session.sample(Workload(n_prompt=128, n_gen=1), seed=1)
+    for seed in (1, 2):  # the first computes the depth, the second finds it
+        deep = session.sample(Workload(n_prompt=16, n_gen=1, n_depth=370), seed=seed)
+        assert deep.prefill_ns is not None
+        assert shallow.prefill_ns is not None
+        assert deep.prefill_ns < shallow.prefill_ns
+
+
+def test_a_request_that_outgrows_the_context_is_refused(session: Session) -> None:
+    """A constraint, not a crash; the session goes on."""
+    with pytest.raises(EngineError, match="does not fit into n_ctx=512") as caught:
+        session.sample(Workload(n_prompt=512, n_gen=1), seed=1)
+
+    assert caught.value.reason is Reason.CONSTRAINT
+    assert len(session.sample(Workload(n_prompt=4, n_gen=2), seed=1).token_ns) == 2
+
+
+def test_a_file_that_is_no_model_is_a_load_error(engine: Engine, tmp_path: Path) -> None:
+    """The engine's own words are in the message and in the excerpt of its log."""
+    path = tmp_path / "noise.gguf"
+    path.write_bytes(b"not a model" * 100)
+    before = engine.living()
+    error = refusal(engine, path, SMALL)
+
+    assert error.reason is Reason.LOAD_ERROR
+    assert "invalid magic" in str(error)
+    assert "magic" in engine.backend.log_excerpt()
+    assert engine.living() == before
+
+
+def test_what_the_engine_refuses_is_a_constraint(engine: Engine, smollm2_path: Path) -> None:
+    """A quantised value cache without flash attention, past our own validation."""
+    config = SMALL.replace(flash_attn="on", type_v="q8_0")
+    object.__setattr__(config, "flash_attn", "off")
+    before = engine.living()
+    error = refusal(engine, smollm2_path, config)
+
+    assert error.reason is Reason.CONSTRAINT
+    assert "requires flash_attn" in str(error)
+    assert engine.living() == before
+
+
+def test_flash_attention_is_what_was_asked_for(engine: Engine, smollm2_path: Path) -> None:
+    """In whichever words an engine is told; by its own account."""
+    session = engine.backend.load(smollm2_path, SMALL.replace(flash_attn="on"))
+    report = session.report()
+    session.close()
+
+    assert report.flash_attn is True
+
+
+def test_a_closed_session_leaves_nothing_behind(engine: Engine, smollm2_path: Path) -> None:
+    """Neither a process nor its folder; what was started was announced."""
+    before, children = engine.living(), set(psutil.Process().children(recursive=True))
+    session = engine.backend.load(smollm2_path, SMALL.replace(use_mmap=False))
+    started = set(psutil.Process().children(recursive=True)) - children
+    assert {process.pid for process in started} == set(engine.living()) - set(before)
+    session.close()
+
+    assert engine.living() == before
+    assert set(psutil.Process().children(recursive=True)) == children

@@ -308,6 +308,11 @@ class _Loop:
 
     def _confirm(self, winner: int) -> Answer:
         """Default and winner again, alternating, in fresh processes; only these are reported."""
+        if self._default is None:
+            _, again = self._run(self._question.cases[0], Purpose.PROBE, "the default, once more")
+            if again.ok:
+                self._default = again
+                self._anchors.append(again)
         found = confirm(
             self._confirmed,
             winner,

@@ -15,8 +15,9 @@ NOISE_RATIO = 0.02
 """A gain below this is noise, whatever the samples say."""
 SURE_SD = 2.0
 """Standard errors that a gain must lie above nothing."""
-LEAST_NOISE_SD = 0.01
-"""Nobody's processes agree better; public telemetry has 0.023 in the middle."""
+USUAL_NOISE_SD = 0.023
+"""Between processes of one configuration, measured on public telemetry."""
+USUAL_RUNS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +89,14 @@ def log_gains(winners: Sequence[Run], defaults: Sequence[Run]) -> list[float]:
 
 
 def process_noise_sd(runs: Sequence[Run]) -> float:
-    """Spread of one configuration between processes, natural log; at least LEAST_NOISE_SD."""
+    """Spread of one configuration between processes, natural log.
+
+    A handful of runs may agree by luck: what is usual counts as USUAL_RUNS of them.
+    """
     logs = [math.log(_request_s(run)) for run in runs if run.measurement is not None]
-    return max(statistics.stdev(logs) if len(logs) > 2 else 0.0, LEAST_NOISE_SD)
+    squares = statistics.variance(logs) * (len(logs) - 1) if len(logs) > 1 else 0.0
+    usual = USUAL_RUNS * USUAL_NOISE_SD**2
+    return math.sqrt((squares + usual) / (max(len(logs) - 1, 0) + USUAL_RUNS))
 
 
 def _request_s(run: Run) -> float:

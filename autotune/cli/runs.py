@@ -22,6 +22,8 @@ from autotune.domain.stored import RunRecord, StoredRun
 from autotune.domain.units import human_bytes, human_rate, human_seconds
 from autotune.facts.gguf import read_model
 
+_SHOWN = 40
+"""Runs of a table, unless --limit says otherwise."""
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="Only the newest N.")
 ]  # fmt: skip
@@ -44,11 +46,15 @@ def runs(
     """List the stored runs, of one model if it is given."""
     model_id = read_model(model).model_id if model else None
     with open_store(db) as store:
-        found = store.list_runs(model_id=model_id, limit=limit)
+        # A document is whole, a table is for the eye.
+        many = limit or (None if as_json else _SHOWN)
+        found = store.list_runs(model_id=model_id, limit=many and many + 1)
     if as_json:
-        print_json([_summary_json(run) for run in found])
+        print_json([_summary_json(run) for run in found[:many]])
     elif found:
-        _print_table(found)
+        _print_table(found[:many])
+        if many is not None and len(found) > many and limit is None:
+            console.print("older runs are left out: --limit N shows more", style="dim")
     else:
         console.print("no runs yet: autotune bench MODEL or autotune tune MODEL makes some")
 

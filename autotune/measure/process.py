@@ -166,6 +166,8 @@ def _spawn(backend: str, stderr: int) -> subprocess.Popen[str]:
         encoding="utf-8",
         start_new_session=os.name == "posix",
         creationflags=windows_group,
+        # Otherwise an assertion of ggml's attaches a debugger to itself, for three seconds.
+        env={**os.environ, "GGML_NO_BACKTRACE": "1"},
     )
 
 

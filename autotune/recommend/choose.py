@@ -158,13 +158,13 @@ def recommend(
         target=target,
         workload=case.workload,
         prediction=candidates.forecast.prediction(best),
-        confidence=_confidence(candidates, best, seed),
+        confidence=confidence(candidates, best, seed=seed),
         reasons=(*explain(predictor, case, default), *_quality_lost(case.config, quality)),
         alternatives=_alternatives(candidates, best),
     )
 
 
-def _confidence(candidates: Candidates, best: int, seed: int) -> float:
+def confidence(candidates: Candidates, best: int, *, seed: int = 0) -> float:
     """Probability that the choice is within 5 % of the best, by drawing from the beliefs."""
     feasible = np.flatnonzero(candidates.feasible)
     belief = candidates.forecast.request()

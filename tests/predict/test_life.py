@@ -131,7 +131,7 @@ def test_new_rows_are_learned_at_once(store: Store) -> None:
 
     assert predictor.forecast([case]).evidence[0] == "measured"
     *before, last = fits(store)
-    assert last.reason == "adapted to 3 new runs"
+    assert last.reason == "adapted to 63 runs"
     assert not last.promoted
     assert last.state is not None
     assert all(fit.state is None for fit in before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autotune.domain import stats
 from autotune.domain.config import Config
 from autotune.domain.run import Run
 from autotune.features.case import Case
@@ -19,8 +20,8 @@ class Ledger:
 
     def __init__(self, cases: Sequence[Case], default: Config) -> None:
         self._cases, self._default = cases, default
-        self._measured: dict[int, Run] = {}
-        self._doubtful: dict[int, Run] = {}
+        self._measured: dict[int, list[Run]] = {}
+        self._doubtful: dict[int, list[Run]] = {}
         self._provisional: dict[int, int] = {}
         self.n_trials = 0
 
@@ -28,8 +29,12 @@ class Ledger:
         """Enter a trial of a candidate."""
         self.n_trials += 1
         self._provisional[run_id] = index
+        self.repeat(index, run)
+
+    def repeat(self, index: int, run: Run) -> None:
+        """Enter one more run of a candidate that was tried."""
         if run.measurement is not None:
-            self._measured[index] = run
+            self._measured.setdefault(index, []).append(run)
 
     @property
     def n_provisional(self) -> int:
@@ -44,19 +49,21 @@ class Ledger:
         """Take back the trials since the last clean anchor; run id → candidate."""
         discarded = dict(self._provisional)
         for index in discarded.values():
-            if (run := self._measured.pop(index, None)) is not None:
-                self._doubtful[index] = run
+            if (runs := self._measured.pop(index, None)) is not None:
+                self._doubtful[index] = runs
         self._provisional.clear()
         return discarded
 
-    def run_of(self, index: int) -> Run | None:
-        """The successful run of a candidate."""
-        return self._measured.get(index)
-
     @property
     def best(self) -> Run | None:
-        """The fastest run so far."""
-        return min(self._measured.values(), key=request_s, default=None)
+        """A run of the fastest candidate so far."""
+        runs = min(self._measured.values(), key=typical_s, default=None)
+        return runs[-1] if runs else None
+
+    def finalists(self, n: int) -> list[int]:
+        """The fastest candidates, the fastest first; the default is confirmed anyway."""
+        others = [index for index in self._measured if index]
+        return sorted(others, key=lambda index: typical_s(self._measured[index]))[:n]
 
     def winner(self) -> int | None:
         """Of the candidates that tie with the fastest, the one nearest to the default.
@@ -64,18 +71,22 @@ class Ledger:
         Where only the default is left, the fastest discarded candidate is put to the proof: the
         confirmation alternates, so a drift cannot favour it.
         """
-        best = self.best
-        if best is None:
+        if not self._measured:
             return None
         if set(self._measured) == {0} and self._doubtful:
-            return min(self._doubtful, key=lambda index: request_s(self._doubtful[index]))
-        limit = request_s(best) * (1 + TIE_RATIO)
-        tied = [index for index, run in self._measured.items() if request_s(run) <= limit]
+            return min(self._doubtful, key=lambda index: typical_s(self._doubtful[index]))
+        limit = min(map(typical_s, self._measured.values())) * (1 + TIE_RATIO)
+        tied = [index for index, runs in self._measured.items() if typical_s(runs) <= limit]
         return min(tied, key=self._distance)
 
     def _distance(self, index: int) -> tuple[int, float]:
         changes = self._cases[index].config.differences(self._default)
-        return len(changes), request_s(self._measured[index])
+        return len(changes), typical_s(self._measured[index])
+
+
+def typical_s(runs: Sequence[Run]) -> float:
+    """Geometric mean of the request times of several runs, in seconds."""
+    return stats.geometric_mean([request_s(run) for run in runs])
 
 
 def request_s(run: Run) -> float:

@@ -35,6 +35,7 @@ from autotune.tune.verdict import pool, speedup
 
 STOP_RATIO = 0.01
 """Below this promised gain a trial is not worth its time."""
+FINALISTS, RACE_ROUNDS = 3, 2
 PATIENCE = 2
 """Rounds in a row without a promise before the search ends."""
 _TRIAL_SHARE = 0.05
@@ -138,6 +139,7 @@ class _Loop:
                 self._anchors.append(default)
                 self._ledger.confirm_provisional()
         self._search()
+        self._race()
         winner = self._ledger.winner()
         if winner is None:
             raise MeasurementError(
@@ -197,6 +199,18 @@ class _Loop:
                 break
         if self._ledger.n_provisional:
             self._is_steady()
+
+    def _race(self) -> None:
+        """Run the fastest candidates again, by turns: one lucky run must not decide."""
+        finalists = self._ledger.finalists(FINALISTS)
+        for _ in range(RACE_ROUNDS if len(finalists) > 1 else 0):
+            for index in finalists:
+                best = self._ledger.best
+                if best is None or self._left_s() < run_s(request_s(best)) + self._confirmation_s():
+                    return
+                case = self._question.cases[index]
+                _, run = self._run(case, Purpose.REBENCH, "racing")
+                self._ledger.repeat(index, run)
 
     def _is_steady(self) -> bool:
         """Re-measure the anchor: is the machine what it was?

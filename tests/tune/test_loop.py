@@ -224,3 +224,28 @@ def test_a_winner_that_runs_is_the_answer_where_the_default_does_not(store: Stor
     assert answer.default is not None
     assert answer.speedup is not None
     assert answer.speedup.request > 1.02
+
+
+def test_the_fastest_candidates_race_before_one_is_put_to_the_proof(store: Store) -> None:
+    """Three finalists, two more runs each, by turns; one lucky run does not decide."""
+    answer, _ = study(store, machine=SimulatedMachine(noise_sd=0.05), max_trials=8)
+    runs = sorted(store.list_runs(study_id=answer.study_id, limit=None), key=lambda r: r.run_id)
+    raced = [run.config for run in runs if run.purpose is Purpose.REBENCH]
+
+    assert len(raced) == 6
+    assert raced[:3] == raced[3:]
+    assert len(set(raced)) == 3
+    assert DEFAULT not in raced
+    assert answer.winner.config in {*raced, DEFAULT}
+
+
+def test_there_is_no_race_without_time_for_the_confirmation(store: Store) -> None:
+    """The proof comes first."""
+    runner = SimulatedRunner(SMALL, TRUTH)
+    answer = tune(
+        make_question(store, time_limit_s=45.0, max_trials=100),
+        runner=runner, store=store, clock=lambda: runner.elapsed_s, sleep=no_sleep,
+    )  # fmt: skip
+
+    assert answer.elapsed_s <= 60
+    assert answer.winner.n_runs >= 2

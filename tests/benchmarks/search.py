@@ -233,6 +233,11 @@ def _print(
             (name, *cells, f"{np.quantile(regret[:, 0], 0.9):.0%}", f"{np.median(near):.0f}",
              f"{np.quantile(near, 0.9, method='higher'):.0f}", f"{seconds:.0f} s")
         )  # fmt: skip
+    oracle = np.array([_oracle(task) for task in found])
+    rows.append(
+        ("oracle: all runs", *[f"{oracle.mean():.1%}"] * len(RUNS),
+         f"{np.quantile(oracle, 0.9):.0%}", "", "", "")
+    )  # fmt: skip
     static = [1 - t.truth.min() / t.truth[t.default] for t in found if t.default is not None]
     if static:
         n = f"{np.mean(static):.1%}"
@@ -240,6 +245,12 @@ def _print(
                      f"{np.quantile(static, 0.9):.0%}", "", "", "0 s"))  # fmt: skip
     headers = ("strategy", *(f"{n} runs" for n in RUNS), "p90 at 0", "runs to 2 %", "p90", "time")
     print_table(f"{title}: {len(found)} tasks, {SEEDS} seeds, mean regret", headers, rows)
+
+
+def _oracle(task: Task) -> float:
+    """Regret of whoever knows every answer: what is left is the noise between the halves."""
+    typical = [float(np.median([request_s(o) for o in told])) for told in task.answers]
+    return float(1 - task.truth.min() / task.truth[int(np.argmin(typical))])
 
 
 def _print_confidence(found: list[Task], told: list[tuple[float, bool]]) -> None:

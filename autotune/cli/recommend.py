@@ -7,6 +7,7 @@ import typer
 from autotune.cli.front import ParetoOption, print_front
 from autotune.cli.options import (
     DEFAULT_WORKLOAD,
+    FRONT_TYPES,
     LOSSY_TYPES,
     ContextOption,
     DbOption,
@@ -71,7 +72,7 @@ def recommend(
             workload=work,
             n_ctx=n_ctx,
             limits=parse_limits(max_memory, max_ttft),
-            lossy=LOSSY_TYPES if lossy or pareto else (),
+            lossy=FRONT_TYPES if pareto else LOSSY_TYPES if lossy else (),
         )
         predictor = current_predictor(store, question.subject.api)
         costs = store.quality_costs(question.subject.model.model_id)

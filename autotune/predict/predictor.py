@@ -160,6 +160,7 @@ class Predictor:
         for phase, regressor in self._phases.items():
             told = _measured(phase, rows)
             machines, clean = told["subjects"].places[:, 0], told.pop("is_clean")
+            told.pop("noise_sd")
             errors = regressor.out_of_group(**told)
             for machine in np.unique(machines):
                 found[f"{phase} on {machine}"] = errors[(machines == machine) & clean]
@@ -312,6 +313,7 @@ def _measured(phase: str, rows: Rows) -> dict[str, Any]:
         "y": rows.slowdown(phase)[measured],
         "subjects": rows.subjects.take(measured),
         "is_clean": rows.is_clean[phase][measured],
+        "noise_sd": max(rows.repeat_sd[phase], NOISE_SD),
     }
 
 

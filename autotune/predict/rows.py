@@ -21,6 +21,8 @@ from autotune.predict.phase import Subjects
 from autotune.predict.places import place_names
 
 Key = tuple[str, Config, Workload]
+_MIN_REPEATS = 10
+"""Fewer repeats beyond the first do not tell the noise."""
 _CACHED_STEPS = 10
 """Page-cache shares are told apart in tenths."""
 
@@ -99,6 +101,8 @@ class Rows:
     seconds: dict[str, Array]
     """Of each phase: median over the clean repeats, or over all where none is clean; else NaN."""
     is_clean: dict[str, npt.NDArray[np.bool_]]
+    repeat_sd: dict[str, float]
+    """Spread between clean repeats of one case, natural log; 0 where they are few."""
     subjects: Subjects
     started_at: Array
     """Seconds since 1970 of the first repeat."""
@@ -128,6 +132,7 @@ def build_rows(observations: Sequence[tuple[Observation, Case]]) -> Rows:
         table=build_features(cases),
         seconds={p: np.array([s for s, _ in folded[p]], dtype=float) for p in PHASES},
         is_clean={p: np.array([clean for _, clean in folded[p]], dtype=bool) for p in PHASES},
+        repeat_sd={phase: _repeat_sd(phase, runs) for phase in PHASES},
         subjects=subjects_of(cases, fully=True),
         started_at=np.array([found[0].started_at.timestamp() for found in runs], dtype=float),
     )
@@ -142,6 +147,18 @@ def repeats(
         cached = round(_CACHED_STEPS * (1.0 if case.cached_ratio is None else case.cached_ratio))
         found[case_key(case), case.build, cached].append((observation, case))
     return list(found.values())
+
+
+def _repeat_sd(phase: str, runs: Sequence[Sequence[Observation]]) -> float:
+    """Pooled standard deviation within the cases that were run more than once."""
+    squares, freedom = 0.0, 0
+    for again in runs:
+        found = [s for run in again if (s := SECONDS[phase](run)) and IS_CLEAN[phase](run)]
+        if len(found) > 1:
+            logs = np.log(found)
+            squares += float(np.sum((logs - logs.mean()) ** 2))
+            freedom += len(found) - 1
+    return float(np.sqrt(squares / freedom)) if freedom >= _MIN_REPEATS else 0.0
 
 
 def _fold(phase: str, runs: Sequence[Observation]) -> tuple[float, bool]:

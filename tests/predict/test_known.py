@@ -127,3 +127,35 @@ def test_decode_never_gets_faster_with_depth() -> None:
         decode = predictor.forecast(row).decode.mean
 
         assert np.all(np.diff(decode) >= -1e-9)
+
+
+def test_noise_is_taken_from_repeats() -> None:
+    """Where a machine's processes differ by a tenth, intervals are as wide; a few do not tell."""
+    rng = np.random.default_rng(0)
+    once = simulate(make_cases()[::20])
+    noisy = [
+        dataclasses.replace(o, run_id=i, decode_tps=(o.decode_tps or 1) * rng.lognormal(0, 0.1))
+        for i, o in enumerate(once * 3)
+    ]
+    asked = make_cases()[5::40]
+    quiet, wide = (Predictor().fit(o).forecast(asked).decode.sd for o in (once, noisy))
+
+    assert np.median(wide) > 2 * np.median(quiet)
+    assert np.median(wide) > 0.05
+
+
+def test_two_families_do_not_say_how_models_differ() -> None:
+    """A third one, ten times as large, is left to the roofline and what the knobs do."""
+    observations = simulate([c for n in (40, 80) for c in make_cases(scaled_model(str(n), n))[::6]])
+    spoilt = [
+        dataclasses.replace(
+            o, decode_tps=(o.decode_tps or 1) * (0.5 if o.model.name == "80" else 1)
+        )
+        for o in observations
+    ]
+    asked = make_cases(scaled_model("new", 800))[::30]
+    honest, fooled = (
+        Predictor().fit(o).forecast(asked).decode.mean for o in (observations, spoilt)
+    )
+
+    assert np.max(np.abs(fooled - honest)) < np.log(2), "no extrapolation of what differs"

@@ -104,9 +104,11 @@ def _answer(
     default = question.study.default
     defaults = [run for run in runs if run.trial.config == default]
     winners = [run for run in runs if run.trial.config != default]
-    if winners and len(winners) != len(defaults):
+    if not defaults or len(winners) > len(defaults):
         return None
-    proven = bool(winners) and is_faster(winners, defaults, noise_sd=noise_sd)
+    # A winner that failed in its confirmation has proven nothing.
+    whole = len(winners) == len(defaults)
+    proven = whole and is_faster(winners, defaults, noise_sd=noise_sd)
     best, base = pool(winners if proven else defaults), pool(defaults)
     configs = [case.config for case in question.cases]
     return Answer(

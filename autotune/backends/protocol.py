@@ -6,6 +6,7 @@ A backend loads a model into a session; a session answers samples: one request, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -15,6 +16,7 @@ from autotune.domain.errors import MeasurementError
 from autotune.domain.machine import Build, MachineFacts
 from autotune.domain.plan import MemoryPlan
 from autotune.domain.quality import QualityCost
+from autotune.domain.request import TextCompletion, TextRequest
 from autotune.domain.run import EngineReport, LoadTime, Reason
 from autotune.domain.workload import Workload
 from autotune.facts.gpu import EngineDevice
@@ -56,6 +58,14 @@ class Session(Protocol):
 
         The cache starts empty, ``n_depth`` tokens are put into it outside the clock, and exactly
         ``n_gen`` tokens are generated: end-of-text is banned.
+        """
+
+    def generate(self, request: TextRequest, *, on_text: Callable[[str], bool]) -> TextCompletion:
+        """Answer one request of ordinary use. Raises EngineError.
+
+        ``on_text`` is given each piece of the answer as it comes, and ends it by returning False.
+        What the cache still has of the prompt is not computed again. Raises with CONSTRAINT for a
+        prompt that leaves no room for a token in the context.
         """
 
     def report(self) -> EngineReport:

@@ -1,7 +1,7 @@
 # make demo   tune a real model on this machine, from nothing
 # make test   the whole test suite, with linting and types, from nothing
 # make bench  the figures that the project claims, measured here (takes long; nothing else running)
-# make native llama.cpp's own tools, of the revision inside llama-cpp-python, for comparisons
+# make native llama.cpp's own tools, of the revision inside llama-cpp-python (part of make test)
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +14,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 demo: $(VENV)/demo.stamp
 	$(BIN)/autotune demo
 
-test: lint
+test: lint native
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/test.stamp

@@ -89,10 +89,14 @@ def thread_counts(machine: MachineFacts) -> tuple[int, ...]:
 
 
 def _ubatches(default: Config, workload: Workload) -> tuple[int, ...]:
-    """Physical batches up to the prompt's length: larger ones compute the same in more memory."""
+    """Physical batches below the prompt's length, and one that holds it.
+
+    All that hold it compute the same; the default stands for them where it is one of them.
+    """
     enough = max(workload.n_prompt, _UBATCHES[0])
-    sizes = [size for size in _UBATCHES if size / 2 < enough and size <= default.n_ctx]
-    return tuple(sizes) or (default.n_ubatch,)
+    below = [size for size in _UBATCHES if size < enough and size <= default.n_ctx]
+    holding = [size for size in (default.n_ubatch, *_UBATCHES) if enough <= size <= default.n_ctx]
+    return (*below, *holding[:1]) or (default.n_ubatch,)
 
 
 def gpu_layers(

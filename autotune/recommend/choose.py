@@ -104,14 +104,14 @@ def _threads(config: Config) -> int:
     return max(config.n_threads, config.n_threads_batch)
 
 
-def choose(candidates: Candidates, *, default: Config) -> int:
+def choose(candidates: Candidates, *, default: Config, tie_ratio: float = TIE_RATIO) -> int:
     """Index of the best candidate.
 
     Within the tie band of the fastest, the one nearest to the default and with the least memory
     wins.
     """
     request_s = candidates.request_s
-    tied = np.flatnonzero(request_s <= request_s.min() * (1 + TIE_RATIO))
+    tied = np.flatnonzero(request_s <= request_s.min() * (1 + tie_ratio))
     forecast = candidates.forecast
     return int(
         min(

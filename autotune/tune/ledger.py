@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from autotune.domain import stats
@@ -65,8 +66,11 @@ class Ledger:
         others = [index for index in self._measured if index]
         return sorted(others, key=lambda index: typical_s(self._measured[index]))[:n]
 
-    def winner(self) -> int | None:
+    def winner(self, *, noise_sd: float = 0.0) -> int | None:
         """Of the candidates that tie with the fastest, the one nearest to the default.
+
+        Those tie that lie within TIE_RATIO of it, or within what ``noise_sd`` (of one run, natural
+        log) makes of the difference of two means: such a gain is as likely luck.
 
         Where only the default is left, the fastest discarded candidate is put to the proof: the
         confirmation alternates, so a drift cannot favour it.
@@ -75,9 +79,22 @@ class Ledger:
             return None
         if set(self._measured) == {0} and self._doubtful:
             return min(self._doubtful, key=lambda index: typical_s(self._doubtful[index]))
-        limit = min(map(typical_s, self._measured.values())) * (1 + TIE_RATIO)
-        tied = [index for index, runs in self._measured.items() if typical_s(runs) <= limit]
+        fastest = min(self._measured, key=lambda index: typical_s(self._measured[index]))
+        tied = [
+            i
+            for i in self._measured
+            if self._behind(i, fastest) <= self._band(i, fastest, noise_sd)
+        ]
         return min(tied, key=self._distance)
+
+    def _behind(self, index: int, other: int) -> float:
+        """Log request time of a candidate over another's."""
+        return math.log(typical_s(self._measured[index]) / typical_s(self._measured[other]))
+
+    def _band(self, index: int, other: int, noise_sd: float) -> float:
+        """Natural log up to which two candidates are equal."""
+        n_ours, n_theirs = (len(self._measured[i]) for i in (index, other))
+        return max(math.log1p(TIE_RATIO), noise_sd * math.sqrt(1 / n_ours + 1 / n_theirs))
 
     def _distance(self, index: int) -> tuple[int, float]:
         changes = self._cases[index].config.differences(self._default)
@@ -94,3 +111,8 @@ def request_s(run: Run) -> float:
     measurement = run.measurement
     assert measurement is not None, "only measured runs are compared"
     return measurement.request_s.median
+
+
+def log_request_s(run: Run) -> float | None:
+    """Natural log of the median request seconds; None of a run that failed."""
+    return math.log(request_s(run)) if run.measurement else None

@@ -25,17 +25,19 @@ from autotune.recommend.choose import Candidates, choose, recommend, survey
 from autotune.store.store import Store
 from autotune.tune.anchor import EVERY_TRIALS, WAITS_S, Anchor
 from autotune.tune.confirmation import CONFIRM_PAIRS, confirm, run_s
-from autotune.tune.ledger import Ledger, request_s
+from autotune.tune.ledger import Ledger, log_request_s, request_s
 from autotune.tune.model_guided import make_strategy
 from autotune.tune.past import Trials
 from autotune.tune.question import Answer, Progress, Question
 from autotune.tune.recording import RecordedRunner
 from autotune.tune.strategy import Strategy, StrategyName
-from autotune.tune.verdict import pool, speedup
+from autotune.tune.verdict import pool, process_noise_sd, speedup
 
 STOP_RATIO = 0.01
 """Below this promised gain a trial is not worth its time."""
 FINALISTS, RACE_ROUNDS = 3, 2
+PLAIN_RATIO = 0.10
+"""The plainest candidate this close behind the best joins the race."""
 PATIENCE = 2
 """Rounds in a row without a promise before the search ends."""
 _TRIAL_SHARE = 0.05
@@ -140,7 +142,7 @@ class _Loop:
                 self._ledger.confirm_provisional()
         self._search()
         self._race()
-        winner = self._ledger.winner()
+        winner = self._ledger.winner(noise_sd=process_noise_sd(self._anchors))
         if winner is None:
             raise MeasurementError(
                 f"no configuration of {self._question.subject.model_path.name} could be measured: "
@@ -165,11 +167,11 @@ class _Loop:
             self._store.discard_runs(run_id for _, run_id, _ in tried)
             return False
         self._ledger.add(0, past.runs[0][0], default)
-        self._strategy.tell(0, float(np.log(request_s(default))))
+        self._strategy.tell(0, log_request_s(default))
         for index, run_id, run in tried:
             if index is not None:
                 self._ledger.add(index, run_id, run)
-                self._strategy.tell(index, _log_s(run))
+                self._strategy.tell(index, log_request_s(run))
         self._ledger.confirm_provisional()
         self._learn()
         return True
@@ -202,7 +204,7 @@ class _Loop:
 
     def _race(self) -> None:
         """Run the fastest candidates again, by turns: one lucky run must not decide."""
-        finalists = self._ledger.finalists(FINALISTS)
+        finalists = self._finalists()
         for _ in range(RACE_ROUNDS if len(finalists) > 1 else 0):
             for index in finalists:
                 best = self._ledger.best
@@ -211,6 +213,18 @@ class _Loop:
                 case = self._question.cases[index]
                 _, run = self._run(case, Purpose.REBENCH, "racing")
                 self._ledger.repeat(index, run)
+
+    def _finalists(self) -> list[int]:
+        """The fastest so far, and the plainest of those that are expected close behind."""
+        default = self._question.study.default
+        fastest = self._ledger.finalists(FINALISTS)
+        plain = choose(self._candidates(), default=default, tie_ratio=PLAIN_RATIO)
+
+        def n_changes(index: int) -> int:
+            return len(self._question.cases[index].config.differences(default))
+
+        is_plainer = n_changes(plain) < min(map(n_changes, fastest), default=0)
+        return [*fastest[: FINALISTS - 1], plain] if plain and is_plainer else fastest
 
     def _is_steady(self) -> bool:
         """Re-measure the anchor: is the machine what it was?
@@ -282,7 +296,7 @@ class _Loop:
         """Run one candidate, enter it, and learn from it."""
         run_id, run = self._run(self._question.cases[index], purpose)
         self._ledger.add(index, run_id, run)
-        self._strategy.tell(index, _log_s(run))
+        self._strategy.tell(index, log_request_s(run))
         self._learn()
         return run
 
@@ -382,8 +396,3 @@ class _Loop:
             quality=self._store.quality_costs(self._question.subject.model.model_id),
             chosen=index,
         )
-
-
-def _log_s(run: Run) -> float | None:
-    """Log request seconds; None of a run that failed."""
-    return float(np.log(request_s(run))) if run.measurement else None

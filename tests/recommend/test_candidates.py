@@ -9,6 +9,7 @@ import pytest
 from autotune.domain.errors import NothingFitsError
 from autotune.domain.machine import GPUFacts, MachineFacts
 from autotune.domain.prediction import Hardware
+from autotune.domain.workload import Workload
 from autotune.facts.plan import MemoryPlanner
 from autotune.facts.vram import RESERVE_BYTES, fits_gpus, vram_ratio
 from autotune.recommend.candidates import gpu_layers, search_space
@@ -132,3 +133,29 @@ def test_a_lossy_cache_only_on_request_and_where_heads_divide() -> None:
         c.type_k == c.type_v and c.flash_attn != "off" for c in lossy.configs() if c.is_lossy
     )
     assert not any(c.is_lossy for c in refused.configs())
+
+
+@pytest.mark.parametrize(
+    ("n_prompt", "n_ctx", "sizes"),
+    [
+        (256, 4096, {64, 128, 512}),
+        (512, 4096, {64, 128, 256, 512}),
+        (1000, 4096, {64, 128, 256, 512, 1024}),
+        (3000, 4096, {64, 128, 256, 512, 1024, 2048}),
+        (16, 4096, {512}),
+        (900, 1000, {64, 128, 256, 512}),
+    ],
+)
+def test_one_physical_batch_stands_for_all_that_hold_the_prompt(
+    n_prompt: int, n_ctx: int, sizes: set[int]
+) -> None:
+    """The default's, where it is one of them: a knob that changes nothing is left alone."""
+    space = search_space(
+        SMALL,
+        make_machine(),
+        default=DEFAULT.replace(n_ctx=n_ctx),
+        workload=Workload(n_prompt=n_prompt, n_gen=16),
+        hardware=Hardware.CPU,
+    )
+
+    assert {config.n_ubatch for config in space.configs()} == sizes

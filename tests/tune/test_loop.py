@@ -239,6 +239,25 @@ def test_the_fastest_candidates_race_before_one_is_put_to_the_proof(store: Store
     assert answer.winner.config in {*raced, DEFAULT}
 
 
+def test_the_race_usually_holds_a_plain_one(tmp_path: Path) -> None:
+    """Flash attention and a smaller batch gain nothing here: somebody without them is in it.
+
+    Not always: one unlucky run may speak against the plainest.
+    """
+    machine = SimulatedMachine(noise_sd=0.03, best_ubatch=512, flash_attn_factor=1.0)
+    slow = DEFAULT.replace(n_threads=1, n_threads_batch=1)
+    threads = {"n_threads", "n_threads_batch"}
+    with_plain = 0
+    for seed in range(4):
+        with Store.open(tmp_path / f"{seed}.db", now=lambda: datetime.now(UTC)) as store:
+            answer, _ = study(store, machine=machine, default=slow, max_trials=8, seed=seed)
+            runs = store.list_runs(study_id=answer.study_id, limit=None)
+        raced = {run.config for run in runs if run.purpose is Purpose.REBENCH}
+        with_plain += any(set(config.differences(slow)) <= threads for config in raced)
+
+    assert with_plain >= 3
+
+
 def test_there_is_no_race_without_time_for_the_confirmation(store: Store) -> None:
     """The proof comes first."""
     runner = SimulatedRunner(SMALL, TRUTH)

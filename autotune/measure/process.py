@@ -100,6 +100,11 @@ class WorkerProcess:
         self._deadline_s = self._deadline_s if deadline_s is None else deadline_s
         self._deadline = self._clock() + self._deadline_s
 
+    @property
+    def lives(self) -> bool:
+        """Whether the child still runs."""
+        return self._process.poll() is None
+
     def settle(self, within_s: float) -> None:
         """End what a command that nobody waits for any more still does, and read its answer away.
 
@@ -112,7 +117,7 @@ class WorkerProcess:
 
     def _send(self, command: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # a dead child is noticed when awaited
+        with contextlib.suppress(OSError, ValueError):  # a dead child is noticed when awaited
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
 
@@ -175,8 +180,9 @@ class WorkerProcess:
     def _death(self) -> EngineError:
         """Why the child ended, from its exit status."""
         status = self._process.wait()
-        self._stderr.seek(0)
-        self.engine_log = self._stderr.read()[-_EXCERPT_BYTES:].decode("utf-8", "replace")
+        with contextlib.suppress(ValueError):  # closed, by another thread
+            self._stderr.seek(0)
+            self.engine_log = self._stderr.read()[-_EXCERPT_BYTES:].decode("utf-8", "replace")
         if status >= 0:
             return EngineError(Reason.CRASH, f"the engine's process ended with status {status}")
         if -status == signal.SIGKILL and count_oom_kills() > self._kernel_oom_kills:

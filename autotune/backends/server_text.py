@@ -114,7 +114,8 @@ class _Stream:
         if self._finish is None:
             raise EngineError(Reason.CRASH, "the server ended its answer early")
         done = self._times(since_ns)
-        n_tokens = done.n_tokens - self._ended_by_token
+        is_counted = self._ended_by_token and "timings" in self._last
+        n_tokens = done.n_tokens - is_counted
         return TextCompletion(
             text="".join(self._said),
             finish=self._finish,

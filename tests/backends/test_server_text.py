@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from autotune.backends.llama_cpp import LlamaCppBackend
 from autotune.backends.llama_server import LlamaServerBackend
 from autotune.backends.protocol import EngineError
 from autotune.backends.server_client import Line, ServerClient
@@ -186,3 +188,23 @@ def test_both_ways_of_a_chat_lead_to_the_same_answer(
     assert old.text == new.text
     assert (old.finish, old.n_tokens) == (new.finish, new.n_tokens)
     assert old.n_prompt + old.n_cached == new.n_prompt + new.n_cached
+
+
+def test_the_server_and_the_library_say_the_same(smollm2_path: Path) -> None:
+    """llama.cpp in this process and behind its server: plain, penalised, and as a chat."""
+    config = Config(n_ctx=512, n_batch=128, n_ubatch=128)
+    server = LlamaServerBackend(environ_with(AUTOTUNE_LLAMA_SERVER=find_server()))
+    plain = dataclasses.replace(PLAIN, prompt="The capital of France is", max_tokens=24)
+    requests = (plain, dataclasses.replace(plain, repeat_penalty=1.3), CHAT)
+    told: list[list[TextCompletion]] = []
+    for backend in (LlamaCppBackend(), server):
+        session = backend.load(smollm2_path, config)
+        try:
+            told.append([session.generate(r, on_text=lambda _text: True) for r in requests])
+        finally:
+            session.close()
+
+    for ours, theirs in zip(*told, strict=True):
+        assert ours.text == theirs.text
+        assert (ours.finish, ours.n_tokens) == (theirs.finish, theirs.n_tokens)
+        assert ours.n_prompt + ours.n_cached == theirs.n_prompt + theirs.n_cached

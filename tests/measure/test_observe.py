@@ -68,11 +68,14 @@ def test_what_is_long_past_can_be_forgotten() -> None:
     series.forget(3.5)
     assert series.values == (30, 40)
 
-    picked = make_series(1, 5, 2, 3, 4)
-    picked.forget(4, keep=lambda values: [max(values)])
-    assert picked.values == (50, 40)
-    span = picked.span(4)
-    assert span is None
+    picked: Series[float] = Series()
+    for moment, value in enumerate((10, 50, 20, 30, 40)):
+        picked.add(moment, value)
+    picked.forget(3, keep=lambda values: [max(values)])
+    assert picked.values == (50, 30, 40)
+    span = picked.span(3)
+    assert span is not None
+    assert (span.first, span.elapsed_s) == (30, 1)
 
     untouched = make_series(1, 2)
     for moment in (0.5, 1.5):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,14 @@ from autotune.backends.llama_dry_run import DryRun
 from autotune.backends.llama_log import read_report
 from autotune.backends.llama_params import context_params, model_params
 from autotune.backends.llama_quality import QualityBench
+from autotune.backends.llama_text import Handles, LlamaText
+from autotune.backends.llama_vocab import Vocabulary
 from autotune.backends.protocol import EngineError, Sample
 from autotune.domain.config import Config
 from autotune.domain.machine import Build, MachineFacts
 from autotune.domain.plan import MemoryPlan
 from autotune.domain.quality import QualityCost
+from autotune.domain.request import TextCompletion, TextRequest
 from autotune.domain.run import EngineReport, LoadTime, Reason
 from autotune.domain.workload import Workload
 from autotune.facts.gpu import EngineDevice
@@ -139,9 +142,7 @@ class LlamaCppSession:
         # Handles of the library, None until they exist; freed in close().
         self._model: Any = None
         self._context: Any = None
-        self._vocab: Any = None
         self._memory: Any = None
-        self._n_vocab = 0
         self._n_ctx, self._n_batch = config.n_ctx, config.n_batch
         self._depth_state: tuple[int, Any] | None = None
         try:
@@ -162,16 +163,32 @@ class LlamaCppSession:
         if not self._context:
             raise self._log.error(Reason.CONSTRAINT, "llama.cpp cannot create the context")
         created = time.perf_counter()
-        self._vocab = self._llama.llama_model_get_vocab(self._model)
-        self._n_vocab = self._llama.llama_vocab_n_tokens(self._vocab)
+        self._vocabulary = Vocabulary(self._llama, self._model)
         self._memory = self._llama.llama_get_memory(self._context)
-        self._ends = end_tokens(self._llama, self._vocab)
-        self._decode([self._first_token()])
+        self._ends = self._vocabulary.ends
+        self._text = LlamaText(self._handles(config))
+        self._decode([self._vocabulary.first])
         return LoadTime(
             model_s=loaded - started,
             context_s=created - loaded,
             first_eval_s=time.perf_counter() - created,
         )
+
+    def _handles(self, config: Config) -> Handles:
+        return Handles(
+            llama=self._llama,
+            model=self._model,
+            context=self._context,
+            memory=self._memory,
+            vocabulary=self._vocabulary,
+            decode=self._decode,
+            n_ctx=config.n_ctx // config.n_parallel,
+            n_batch=config.n_batch,
+        )
+
+    def generate(self, request: TextRequest, *, on_text: Callable[[str], bool]) -> TextCompletion:
+        """One answer: see :class:`autotune.backends.protocol.Session`."""
+        return self._text.generate(request, on_text)
 
     def sample(self, workload: Workload, *, seed: int) -> Sample:
         """One request: see :class:`autotune.backends.protocol.Session`."""
@@ -187,7 +204,7 @@ class LlamaCppSession:
         self._prefill(prompt)
         filled = time.perf_counter_ns()
         filled_cpu = time.process_time_ns()
-        token = self._next_token() if prompt else self._first_token()
+        token = self._next_token() if prompt else self._vocabulary.first
         first = time.perf_counter_ns()
         token_ns = self._generate(token, workload.n_gen)
         return Sample(
@@ -215,6 +232,7 @@ class LlamaCppSession:
 
     def _fill(self, n_depth: int, rng: random.Random) -> None:
         """Start from a cache of ``n_depth`` tokens, computed once and then restored."""
+        self._text.forget()
         self._llama.llama_memory_clear(self._memory, True)  # noqa: FBT003
         if n_depth == 0:
             return
@@ -251,17 +269,13 @@ class LlamaCppSession:
         llama-bench, which does not sample, is matched within that.
         """
         pointer = self._llama.llama_get_logits_ith(self._context, -1)
-        logits = np.ctypeslib.as_array(pointer, (self._n_vocab,))
+        logits = np.ctypeslib.as_array(pointer, (self._vocabulary.n_words,))
         logits[self._ends] = -np.inf
         return int(logits.argmax())
 
-    def _first_token(self) -> int:
-        """The start of text, or word 0 in a vocabulary without one (−1)."""
-        return max(int(self._llama.llama_vocab_bos(self._vocab)), 0)
-
     def _random_tokens(self, n: int, rng: random.Random) -> list[int]:
         """Random words, as llama-bench feeds; speed must not depend on the text."""
-        return [rng.randrange(self._n_vocab) for _ in range(n)]
+        return [rng.randrange(self._vocabulary.n_words) for _ in range(n)]
 
     def report(self) -> EngineReport:
         """What the log says of buffers, layers and flash attention."""
@@ -274,9 +288,3 @@ class LlamaCppSession:
         if self._model:
             self._llama.llama_model_free(self._model)
         self._model = self._context = None
-
-
-def end_tokens(llama: Any, vocab: Any) -> list[int]:
-    """The tokens that end a text."""
-    n_vocab = llama.llama_vocab_n_tokens(vocab)
-    return [token for token in range(n_vocab) if llama.llama_vocab_is_eog(vocab, token)]

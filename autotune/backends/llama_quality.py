@@ -18,6 +18,7 @@ import numpy as np
 from autotune.backends.divergence import Logits, divergence
 from autotune.backends.engine_log import EngineLog
 from autotune.backends.llama_params import context_params, model_params
+from autotune.backends.llama_vocab import Vocabulary
 from autotune.backends.protocol import EngineError
 from autotune.domain.config import Config
 from autotune.domain.quality import QualityCost
@@ -71,17 +72,15 @@ class QualityBench:
 
     def _tokens(self, text: str) -> list[int]:
         """The text in the model's own tokens, cut to the context that it was trained for."""
-        vocab = self._llama.llama_model_get_vocab(self._model)
-        if self._llama.llama_vocab_type(vocab) == self._llama.LLAMA_VOCAB_TYPE_NONE:
+        vocabulary = Vocabulary(self._llama, self._model)
+        if not vocabulary.can_read:
             raise EngineError(Reason.UNSUPPORTED, "the model has no vocabulary to read a text with")
-        raw = text.encode()
-        tokens = (self._llama.llama_token * (len(raw) + 2))()  # at most one a byte, and two ends
-        n = self._llama.llama_tokenize(vocab, raw, len(raw), tokens, len(tokens), True, False)  # noqa: FBT003
-        n = min(n, self._llama.llama_model_n_ctx_train(self._model))
+        tokens = vocabulary.tokens(text, parse_special=False)
+        n = min(len(tokens), self._llama.llama_model_n_ctx_train(self._model))
         if n <= N_SKIPPED:
-            message = f"quality is judged from token {N_SKIPPED} on, and there are {max(n, 0)}"
+            message = f"quality is judged from token {N_SKIPPED} on, and there are {n}"
             raise EngineError(Reason.UNSUPPORTED, message)
-        return list(tokens[:n])
+        return tokens[:n]
 
     def close(self) -> None:
         """Give the model back."""
@@ -100,7 +99,7 @@ class _Reader:
         self._context = llama.llama_init_from_model(model, context_params(llama, fitted))
         if not self._context:
             raise log.error(Reason.CONSTRAINT, "llama.cpp refuses the combination")
-        self._n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
+        self._n_vocab = Vocabulary(llama, model).n_words
 
     def read(self, tokens: Sequence[int]) -> Logits:
         """Logits after each of the next tokens, shape (n, n_vocab); valid until the next call."""

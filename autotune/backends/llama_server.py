@@ -12,7 +12,8 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from autotune.backends.llama_log import read_problems, read_report
@@ -20,12 +21,16 @@ from autotune.backends.program import Program, find_program
 from autotune.backends.protocol import EngineError, Sample
 from autotune.backends.server_client import HOST, Completion, ServerClient
 from autotune.backends.server_options import Installed, arguments, read_version
+from autotune.backends.server_text import ServerText
 from autotune.domain.config import Config
+from autotune.domain.errors import GGUFError
 from autotune.domain.machine import Build, MachineFacts
+from autotune.domain.request import TextCompletion, TextRequest
 from autotune.domain.run import EngineReport, LoadTime, Reason
 from autotune.domain.workload import Workload
 from autotune.facts.activity import read_process_s
 from autotune.facts.gguf import read_model
+from autotune.facts.gguf_header import read_header
 from autotune.facts.gpu import EngineDevice
 
 _TIMEOUT_S = 600.0
@@ -160,6 +165,7 @@ class ServerSession:
         if name not in (None, alias):
             raise self._load_failure()
         self._n_vocab = n_vocab or read_model(model_path).n_vocab
+        self._text = ServerText(client, n_ctx=self._n_ctx, has_template=_has_template(model_path))
 
     def _wait(self) -> LoadTime:
         """Wait until the server is ready; when each phase began is in what it said meanwhile."""
@@ -248,10 +254,21 @@ class ServerSession:
         self, prompt: list[int], *, n_predict: int, cache_prompt: bool,
         on_first: Callable[[], None] = lambda: None,
     ) -> Completion:  # fmt: skip
-        try:
+        with self._named_failures():
             return self._client.complete(
                 prompt, n_predict=n_predict, cache_prompt=cache_prompt, on_first=on_first
             )
+
+    def generate(self, request: TextRequest, *, on_text: Callable[[str], bool]) -> TextCompletion:
+        """One answer: see :class:`autotune.backends.protocol.Session`."""
+        with self._named_failures():
+            return self._text.generate(request, on_text)
+
+    @contextmanager
+    def _named_failures(self) -> Iterator[None]:
+        """What breaks off a conversation with the server, as what happened to the server."""
+        try:
+            yield
         except TimeoutError as error:
             raise EngineError(Reason.TIMEOUT, f"{self._program.name} went silent") from error
         except (OSError, http.client.HTTPException) as error:
@@ -273,3 +290,12 @@ class ServerSession:
     def close(self) -> None:
         """End the server."""
         self._program.stop()
+
+
+def _has_template(model_path: Path) -> bool:
+    """Whether a model says how a chat is put to it. A server makes something up for one that does
+    not; a llamafile, which is no GGUF file, is believed to have one."""
+    try:
+        return "tokenizer.chat_template" in read_header(model_path).values
+    except GGUFError:
+        return True

@@ -64,6 +64,9 @@ class Session(Protocol):
         """Answer one request of ordinary use. Raises EngineError.
 
         ``on_text`` is given each piece of the answer as it comes, and ends it by returning False.
+        While the prompt is computed it is given empty text now and then, which only asks whether
+        to go on. The pieces together are the text of the completion. A vocabulary's names of
+        control tokens in the prompt, such as ``<|im_end|>``, mean them.
         What the cache still has of the prompt is not computed again. Raises with CONSTRAINT for a
         prompt that leaves no room for a token in the context.
         """

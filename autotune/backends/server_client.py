@@ -1,4 +1,4 @@
-"""The wire of llama.cpp's server: is it ready, and one streamed completion, timed.
+"""The wire of llama.cpp's server: is it ready, what it streams, and how long that took.
 
 Source: ``tools/server/README.md`` of llama.cpp, ``GET /health`` and ``POST /completion``.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +20,14 @@ from autotune.domain.run import Reason
 
 HOST = "127.0.0.1"
 _HEALTH_S = 0.5
-_OK = 200
+_OK, _NOT_FOUND = 200, 404
 _TOO_LONG = ("exceed_context_size", "context size", "too large")
 _NS_PER_MS = 1e6
 
 Line = tuple[int, bytes]
 """(nanoseconds since the request was sent, what arrived)."""
-_Event = tuple[int, Mapping[str, Any]]
+Event = tuple[int, Mapping[str, Any]]
+"""The same, read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,29 +84,60 @@ class ServerClient:
         ``cache_prompt`` starts from what the cache has of the prompt, else from an empty one.
         Raises EngineError for a refusal; OSError or HTTPException where the server goes away.
         """
-        body = json.dumps({
+        body = {
             "prompt": list(prompt), "n_predict": n_predict, "cache_prompt": cache_prompt,
             "id_slot": 0, "ignore_eos": True, "temperature": 0, "stream": True,
             "timings_per_token": True,
-        })  # fmt: skip
+        }  # fmt: skip
+        # The lines are read when all have come: the processors are the server's until then.
+        lines: list[Line] = []
+        for line in self.stream("/completion", body):
+            lines.append(line)
+            if len(lines) == 1:
+                on_first()
+        return read_completion(lines)
+
+    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[Line]:
+        """The events of an answer as they come; whoever stops listening ends it.
+
+        Raises as :meth:`complete`.
+        """
+        with closing(self._connect()) as connection:
+            start = time.perf_counter_ns()
+            with self._post(connection, path, body) as response:
+                while line := response.readline():
+                    if line.startswith((b"data:", b"error:")):
+                        yield time.perf_counter_ns() - start, line
+
+    def ask(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """One JSON object for another; None where the server knows no such path.
+
+        Raises as :meth:`complete`.
+        """
+        with closing(self._connect()) as connection:
+            try:
+                with self._post(connection, path, body) as response:
+                    return dict(json.loads(response.read()))
+            except FileNotFoundError:
+                return None
+
+    def _connect(self) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(HOST, self._port, timeout=self._timeout_s)
         connection.connect()
-        try:
-            start = time.perf_counter_ns()
-            connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            if response.status != _OK:
-                raise _refusal(response.read())
-            # The lines are read when all have come: the processors are the server's until then.
-            lines: list[Line] = []
-            while line := response.readline():
-                if line.startswith((b"data:", b"error:")):
-                    lines.append((time.perf_counter_ns() - start, line))
-                    if len(lines) == 1:
-                        on_first()
-        finally:
-            connection.close()
-        return read_completion(lines)
+        return connection
+
+    @staticmethod
+    def _post(
+        connection: http.client.HTTPConnection, path: str, body: Mapping[str, Any]
+    ) -> http.client.HTTPResponse:
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", path, json.dumps(body), headers)
+        response = connection.getresponse()
+        if response.status == _NOT_FOUND:
+            raise FileNotFoundError(path)
+        if response.status != _OK:
+            raise _refusal(response.read())
+        return response
 
     def _get(self, path: str, timeout_s: float) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(HOST, self._port, timeout=timeout_s)
@@ -119,13 +152,20 @@ class ServerClient:
 def read_completion(lines: Sequence[Line]) -> Completion:
     """The events of a stream, one a line, read into a completion.
 
-    A token comes alone, or together with those before it that were parts of a character. Servers
-    before 2024-11 send no time with each: then the arrivals tell how the server's total is spread.
     Raises EngineError for an error among the events and for a stream without an end.
     """
-    events = [(at, event) for at, line in lines if (event := _event(line))]
+    events = [(at, event) for at, line in lines if (event := read_event(line))]
     if not events or "timings" not in events[-1][1]:
         raise EngineError(Reason.CRASH, "the server ended its answer early")
+    return time_events(events)
+
+
+def time_events(events: Sequence[Event]) -> Completion:
+    """The times of a stream's events, of which at least the last has ``timings``.
+
+    A token comes alone, or together with those before it that were parts of a character. Servers
+    before 2024-11 send no time with each: then the arrivals tell how the server's total is spread.
+    """
     (first_at, first), (_, last) = events[0], events[-1]
     timings = last["timings"]
     waited_ms = first["timings"]["predicted_ms"] if "timings" in first else 0.0
@@ -138,7 +178,7 @@ def read_completion(lines: Sequence[Line]) -> Completion:
     )
 
 
-def _steps(events: Sequence[_Event], n_tokens: int, total_ns: float) -> tuple[int, ...]:
+def _steps(events: Sequence[Event], n_tokens: int, total_ns: float) -> tuple[int, ...]:
     """The time of each token after the first; their sum is ``total_ns``."""
     if "timings" in events[0][1]:
         marks = {1: 0.0}
@@ -154,7 +194,8 @@ def _steps(events: Sequence[_Event], n_tokens: int, total_ns: float) -> tuple[in
     return tuple(max(round(step * scale), 1) for step in np.diff(moments).tolist())
 
 
-def _event(line: bytes) -> Mapping[str, Any]:
+def read_event(line: bytes) -> Mapping[str, Any]:
+    """An event of a stream; an empty one for what ends it. Raises EngineError for an error."""
     kind, _, text = line.partition(b":")
     try:
         event = json.loads(text)

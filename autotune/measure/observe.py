@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -116,6 +116,18 @@ class Series(Generic[Value]):
         """Append a value; moments do not go back."""
         self._moments.append(moment)
         self._values.append(value)
+
+    def forget(
+        self,
+        moment: float,
+        *,
+        keep: Callable[[Sequence[Value]], Sequence[Value]] = lambda _values: (),
+    ) -> None:
+        """Of what was read before the last reading until a moment, leave what ``keep`` picks."""
+        start = max(bisect_right(self._moments, moment) - 1, 0)
+        kept = list(keep(self._values[:start])) if start else []
+        self._values[:start] = kept
+        self._moments[:start] = self._moments[:1] * len(kept)
 
     @property
     def values(self) -> tuple[Value, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import signal
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,6 +42,7 @@ class WorkerProcess:
         deadline_s: float,
         memory_limit_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._clock = clock
         self._deadline = clock() + deadline_s
@@ -48,9 +50,10 @@ class WorkerProcess:
         self._memory_limit_bytes = memory_limit_bytes
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._kernel_oom_kills = count_oom_kills()
-        self._process = _spawn(backend, self._stderr.fileno())
+        self._process = _spawn(backend, self._stderr.fileno(), environ)
         self._answers = _read_lines(self._process)
         self._programs: list[psutil.Process] = []
+        self._looked_at = -math.inf
         self.memory = MemoryObserver(self._process.pid)
         self.engine_log = ""
 
@@ -70,44 +73,89 @@ class WorkerProcess:
         """Process id of the child."""
         return self._process.pid
 
-    def ask(self, do: str, *observers: Observer, **arguments: Any) -> dict[str, Any]:
+    def ask(
+        self,
+        do: str,
+        *observers: Observer,
+        on_text: Callable[[str], bool] = lambda _text: True,
+        **arguments: Any,
+    ) -> dict[str, Any]:
         """Send one command and wait for its answer, observing meanwhile.
+
+        ``on_text`` is given the text of an answer as it comes, and empty text now and then while
+        nothing comes; by returning False it ends a ``generate``, which then answers soon.
 
         Raises EngineError with the reason when the worker refuses, dies, outstays its deadline
         or outgrows its memory.
         """
         self._send({"do": do, **arguments})
-        answer = self._await(observers)
+        answer = self._await(observers, on_text)
         if not answer["ok"]:
             self.engine_log = answer["log"]
             raise EngineError(Reason(answer["reason"]), answer["message"])
         return answer
 
-    def restart_deadline(self) -> None:
+    def restart_deadline(self, deadline_s: float | None = None) -> None:
         """Count the child's time from now on: one that is kept gets all of it for each command."""
+        self._deadline_s = self._deadline_s if deadline_s is None else deadline_s
         self._deadline = self._clock() + self._deadline_s
+
+    @property
+    def lives(self) -> bool:
+        """Whether the child still runs."""
+        return self._process.poll() is None
+
+    def settle(self, within_s: float) -> None:
+        """End what a command that nobody waits for any more still does, and read its answer away.
+
+        A child that does not answer in time is closed.
+        """
+        self.restart_deadline(within_s)
+        self._send({"do": "stop"})
+        with contextlib.suppress(EngineError):
+            self._await((), lambda _text: True)
 
     def _send(self, command: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # a dead child is noticed when awaited
+        with contextlib.suppress(OSError, ValueError):  # a dead child is noticed when awaited
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
 
-    def _await(self, observers: tuple[Observer, ...]) -> dict[str, Any]:
+    def _await(
+        self, observers: tuple[Observer, ...], on_text: Callable[[str], bool]
+    ) -> dict[str, Any]:
+        is_wanted, self._looked_at = True, -math.inf
         while True:
-            for observer in (self.memory, *observers):
-                observer.poll()
-            self._guard()
-            try:
-                line = self._answers.get(timeout=POLL_S)
-            except queue.Empty:
-                continue
-            if line is None:
-                raise self._death()
-            answer = dict(json.loads(line))
-            if "started" not in answer:
-                return answer
-            self._follow(answer["started"], observers)
+            said = self._next(observers)
+            if "started" in said:
+                self._follow(said["started"], observers)
+                self._looked_at = -math.inf
+            elif "text" not in said:
+                return said
+            elif is_wanted and not on_text(said["text"]):
+                is_wanted = False
+                self._send({"do": "stop"})
+
+    def _next(self, observers: tuple[Observer, ...]) -> dict[str, Any]:
+        """What the child says next; an empty text when it says nothing for a while."""
+        self._look(observers)
+        try:
+            line = self._answers.get(timeout=POLL_S)
+        except queue.Empty:
+            return {"text": ""}
+        if line is None:
+            raise self._death()
+        return dict(json.loads(line))
+
+    def _look(self, observers: tuple[Observer, ...]) -> None:
+        """Observe and guard, unless that was just done: pieces of text come often."""
+        now = self._clock()
+        if now < self._looked_at + POLL_S:
+            return
+        self._looked_at = now
+        for observer in (self.memory, *observers):
+            observer.poll()
+        self._guard()
 
     def _follow(self, pid: int, observers: tuple[Observer, ...]) -> None:
         """The engine is a program of its own: it is watched, and ended with the child."""
@@ -132,8 +180,9 @@ class WorkerProcess:
     def _death(self) -> EngineError:
         """Why the child ended, from its exit status."""
         status = self._process.wait()
-        self._stderr.seek(0)
-        self.engine_log = self._stderr.read()[-_EXCERPT_BYTES:].decode("utf-8", "replace")
+        with contextlib.suppress(ValueError):  # closed, by another thread
+            self._stderr.seek(0)
+            self.engine_log = self._stderr.read()[-_EXCERPT_BYTES:].decode("utf-8", "replace")
         if status >= 0:
             return EngineError(Reason.CRASH, f"the engine's process ended with status {status}")
         if -status == signal.SIGKILL and count_oom_kills() > self._kernel_oom_kills:
@@ -154,7 +203,7 @@ class WorkerProcess:
         self._stderr.close()
 
 
-def _spawn(backend: str, stderr: int) -> subprocess.Popen[str]:
+def _spawn(backend: str, stderr: int, environ: Mapping[str, str]) -> subprocess.Popen[str]:
     """A worker in a process group of its own, so that all of it can be ended."""
     windows_group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
     return subprocess.Popen(
@@ -167,7 +216,7 @@ def _spawn(backend: str, stderr: int) -> subprocess.Popen[str]:
         start_new_session=os.name == "posix",
         creationflags=windows_group,
         # Otherwise an assertion of ggml's attaches a debugger to itself, for three seconds.
-        env={**os.environ, "GGML_NO_BACKTRACE": "1"},
+        env={**environ, "GGML_NO_BACKTRACE": "1"},
     )
 
 

@@ -23,10 +23,12 @@ from autotune.facts.activity import (
 from autotune.facts.gpu_state import GPUSensors
 from autotune.facts.machine import read_state
 from autotune.measure.observe import Gauge, Series, Span, Value, read_pss_bytes
-from autotune.measure.watch_gpu import add_gpus, peak_vram
+from autotune.measure.watch_gpu import add_gpus, peak_vram, telling_looks
 
 _WINDOW_S = 1.0
 """Processor seconds over which foreign time is judged. Idle time is told in steps of 10 ms: 1 %."""
+_UNWATCHED_S = 10.0
+"""Longer than the time between two looks while somebody waits, also where looking takes long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +123,25 @@ class Watch:
         )
         return add_gpus(seen, self._gpus.series, since)
 
+    def forget(self, moment: float) -> None:
+        """Keep what happened before a moment only as far as peaks tell of it.
+
+        Whoever watches for days calls it before each interval.
+        """
+        for gauge in self._counters[:-1]:
+            gauge.series.forget(moment)
+        for gauge in (self._clocks, self._celsius, self._state):
+            gauge.series.forget(moment)
+        self._gpus.series.forget(moment, keep=telling_looks)
+        self._pss.series.forget(moment, keep=lambda sizes: [max(sizes)])
+
     def _cpu_span(self, since: float, now: float) -> Span[CPULook] | None:
-        """A short interval is judged together with the time before it."""
+        """A short interval is judged together with the time before it, if that was watched."""
         latest = self._cpu.series.latest
         window_s = _WINDOW_S / latest.machine.n_processors if latest else 0.0
-        return self._cpu.series.span(min(since, now - window_s))
+        span = self._cpu.series.span(min(since, now - window_s))
+        is_watched = span and span.elapsed_s < now - since + window_s + _UNWATCHED_S
+        return span if is_watched else None
 
     @property
     def peak_pss_bytes(self) -> int | None:

@@ -27,6 +27,16 @@ def peak_vram(looks: Sequence[Look]) -> tuple[DevicePeak, ...]:
     return tuple(DevicePeak(device=device, n_bytes=peak) for device, peak in peaks if peak)
 
 
+def telling_looks(looks: Sequence[Look]) -> Sequence[Look]:
+    """The few looks from which :func:`peak_vram` reads the same: the first, and the highest."""
+    devices = range(len(looks[0]))
+    return [
+        looks[0],
+        *(max(looks, key=lambda look: look[i].process_bytes or 0) for i in devices),
+        *(max(looks, key=lambda look: look[i].used_bytes or 0) for i in devices),
+    ]
+
+
 def _peak_bytes(states: Look) -> int:
     if own := _known(state.process_bytes for state in states):
         return int(max(own))

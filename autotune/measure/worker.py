@@ -14,7 +14,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,15 +25,21 @@ from autotune.backends.registry import get_backend
 from autotune.domain.config import Config
 from autotune.domain.run import Reason
 from autotune.domain.workload import Workload
-from autotune.measure.messages import pack
+from autotune.measure.messages import pack, unpack_request
 from autotune.measure.process import end_program
 
 
 class Worker:
-    """One backend, at most one loaded model."""
+    """One backend, at most one loaded model.
 
-    def __init__(self, backend: Backend) -> None:
+    ``on_text`` is given the pieces of an answer as they come, and ends it by returning False.
+    """
+
+    def __init__(
+        self, backend: Backend, *, on_text: Callable[[str], bool] = lambda _text: True
+    ) -> None:
         self._backend = backend
+        self._on_text = on_text
         self._session: Session | None = None
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -88,28 +94,47 @@ class Worker:
 
     def do_sample(self, workload: str, seed: int) -> dict[str, Any]:
         """Serve one request and time it."""
+        return {"sample": pack(self._loaded().sample(Workload.parse(workload), seed=seed))}
+
+    def do_generate(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request of ordinary use, its text in pieces before the answer."""
+        completion = self._loaded().generate(unpack_request(request), on_text=self._on_text)
+        return {"completion": pack(completion)}
+
+    def _loaded(self) -> Session:
         if self._session is None:
             raise EngineError(Reason.LOAD_ERROR, "no model is loaded")
-        return {"sample": pack(self._session.sample(Workload.parse(workload), seed=seed))}
+        return self._session
 
 
 def _one_line(message: str) -> str:
     return " ".join(message.split())
 
 
-def _commands(stream: IO[str], programs: Sequence[psutil.Process]) -> queue.SimpleQueue[str]:
-    """Lines of a stream as they come. The end of the stream ends the process at once."""
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+def _commands(
+    stream: IO[str], programs: Sequence[psutil.Process], stopped: threading.Event
+) -> queue.SimpleQueue[dict[str, Any]]:
+    """Commands as they come. The end of the stream ends the process at once.
+
+    ``stop`` does not wait for its turn: it sets ``stopped``, which the next ``generate`` clears.
+    """
+    commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
         for line in stream:
-            lines.put(line)
+            command = json.loads(line)
+            if command["do"] == "stop":
+                stopped.set()
+                continue
+            if command["do"] == "generate":
+                stopped.clear()
+            commands.put(command)
         for program in programs:
             end_program(program)
         os._exit(0)  # the main thread may be deep inside the engine
 
     threading.Thread(target=read, daemon=True).start()
-    return lines
+    return commands
 
 
 def _private_stdout() -> IO[str]:
@@ -124,6 +149,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     channel = _private_stdout()
     programs: list[psutil.Process] = []
+    stopped = threading.Event()
 
     def say(message: dict[str, Any]) -> None:
         channel.write(json.dumps(message) + "\n")
@@ -134,10 +160,15 @@ def main() -> None:
             programs.append(psutil.Process(pid))
         say({"started": pid})
 
-    worker = Worker(get_backend(sys.argv[1], os.environ, announce=announce))
-    commands = _commands(sys.stdin, programs)
+    def on_text(text: str) -> bool:
+        if text:
+            say({"text": text})
+        return not stopped.is_set()
+
+    worker = Worker(get_backend(sys.argv[1], os.environ, announce=announce), on_text=on_text)
+    commands = _commands(sys.stdin, programs, stopped)
     while True:
-        say(worker.answer(json.loads(commands.get())))
+        say(worker.answer(commands.get()))
 
 
 if __name__ == "__main__":

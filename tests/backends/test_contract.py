@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pytest
 from autotune.backends.protocol import Backend, EngineError, Session
 from autotune.backends.registry import BACKEND_NAMES, get_backend
 from autotune.domain.config import Config
+from autotune.domain.request import Finish, TextCompletion, TextRequest
 from autotune.domain.run import Reason
 from autotune.domain.units import MIB
 from autotune.domain.workload import Workload
@@ -207,3 +209,181 @@ def test_a_closed_session_leaves_nothing_behind(engine: Engine, smollm2_path: Pa
 
     assert engine.living() == before
     assert set(psutil.Process().children(recursive=True)) == children
+
+
+FACT = TextRequest(
+    prompt="The capital of France is", max_tokens=12, temperature=0.0, min_p=0.0, top_p=1.0
+)
+STORY = dataclasses.replace(FACT, prompt="Once upon a time, there was a little", max_tokens=40)
+
+
+def on_all(_text: str) -> bool:
+    """A listener who wants everything."""
+    return True
+
+
+def answer(session: Session, request: TextRequest) -> TextCompletion:
+    """An answer that is heard to its end; what was heard is its text."""
+    heard: list[str] = []
+
+    def listen(text: str) -> bool:
+        heard.append(text)
+        return True
+
+    completion = session.generate(request, on_text=listen)
+    assert "".join(heard) == completion.text
+    assert len(completion.token_ns) == max(completion.n_tokens - 1, 0)
+    return completion
+
+
+def test_the_likeliest_answer_is_true(session: Session) -> None:
+    """Greedy: every engine that runs these weights knows it."""
+    completion = answer(session, FACT)
+
+    assert completion.text.startswith(" Paris")
+    assert completion.finish is Finish.LENGTH
+    assert completion.n_tokens == 12
+
+
+def test_an_answer_is_timed_and_counted(session: Session) -> None:
+    """Five words are five tokens; times are parts of the whole."""
+    session.sample(Workload(n_prompt=4, n_gen=1), seed=1)  # the cache holds nothing of ours
+    started = time.perf_counter_ns()
+    completion = answer(session, STORY)
+    whole_ns = time.perf_counter_ns() - started
+
+    assert (completion.n_prompt, completion.n_cached) == (9, 0)
+    assert 0 < completion.prefill_ns <= completion.ttft_ns
+    assert min(completion.token_ns) > 0
+    assert whole_ns / 2 < completion.ttft_ns + sum(completion.token_ns) <= whole_ns
+
+
+def test_what_the_cache_has_is_not_computed_again(session: Session) -> None:
+    """A conversation that goes on computes only what is new, and says the same."""
+    session.sample(Workload(n_prompt=4, n_gen=1), seed=1)
+    first = answer(session, STORY)
+    longer = dataclasses.replace(
+        STORY, prompt=STORY.prompt + first.text + " And then", max_tokens=4
+    )
+    second = answer(session, longer)
+    again = answer(session, FACT)
+    repeated = answer(session, FACT)
+
+    assert second.n_cached >= first.n_prompt + first.n_tokens - 4
+    assert second.n_prompt <= 8
+    assert repeated.text == again.text
+    assert repeated.n_prompt <= again.n_prompt
+    assert repeated.n_prompt + repeated.n_cached == again.n_prompt + again.n_cached
+
+
+def test_samples_and_answers_do_not_disturb_each_other(session: Session) -> None:
+    """Random tokens in the cache are not taken for a prompt, nor a prompt for depth."""
+    before = answer(session, FACT)
+    deep = Workload(n_prompt=8, n_gen=2, n_depth=32)
+    session.sample(deep, seed=1)
+    after = answer(session, FACT)
+    sample = session.sample(deep, seed=2)
+
+    assert after.text == before.text
+    assert after.n_prompt == before.n_prompt + before.n_cached
+    assert len(sample.token_ns) == 2
+
+
+def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(session: Session) -> None:
+    """Though it begins within one token and ends within another."""
+    whole = answer(session, FACT).text
+    short = answer(session, dataclasses.replace(FACT, stop=("no such text", "is.")))
+    cut = answer(session, dataclasses.replace(FACT, stop=("Germany", whole[14:21])))
+
+    assert (short.text, short.finish) == (" Par", Finish.STOP)
+    assert short.n_tokens < 12
+    assert (cut.text, cut.finish) == (whole[: whole.index(whole[14:21])], Finish.STOP)
+
+
+def test_whoever_asks_can_end_the_answer(session: Session) -> None:
+    """What was heard until then is the answer; the session goes on."""
+    heard: list[str] = []
+
+    def listen(text: str) -> bool:
+        heard.append(text)
+        return len("".join(heard)) < 8
+
+    completion = session.generate(dataclasses.replace(STORY, max_tokens=300), on_text=listen)
+
+    assert completion.finish is Finish.CANCELLED
+    assert completion.text == "".join(heard)
+    assert completion.n_tokens < 30
+    assert answer(session, FACT).text.startswith(" Paris")
+
+
+def test_equal_seeds_repeat_and_others_do_not(session: Session) -> None:
+    """From the same cache: what is computed together may differ in its last digits."""
+    request = dataclasses.replace(STORY, temperature=1.5, top_k=0, max_tokens=16)
+
+    def told(seed: int | None) -> str:
+        return answer(session, dataclasses.replace(request, seed=seed)).text
+
+    told(1)
+    assert told(1) == told(1)
+    assert len({told(1), told(2), told(3)}) > 1
+    assert len({told(None) for _ in range(4)}) > 1
+
+
+def test_a_penalty_keeps_from_repeating(session: Session) -> None:
+    """A list that goes round in circles without it."""
+    request = dataclasses.replace(FACT, prompt="one two three one two three one two", max_tokens=30)
+    plain = answer(session, request).text
+    penalised = answer(session, dataclasses.replace(request, repeat_penalty=1.5)).text
+
+    assert len(set(plain.split())) < len(set(penalised.split()))
+
+
+def test_a_chat_is_answered_and_ends(session: Session) -> None:
+    """In the model's own template, until the model has said what it has to say."""
+    request = dataclasses.replace(
+        FACT, prompt="What is the capital of France?", chat=True, max_tokens=200
+    )
+    completion = answer(session, request)
+
+    assert completion.finish is Finish.STOP
+    assert "Paris" in completion.text
+    assert "<|" not in completion.text
+    assert completion.n_prompt + completion.n_cached == 37
+
+
+def test_characters_come_whole(session: Session) -> None:
+    """Pictures are several tokens each; no piece has half of one."""
+    request = dataclasses.replace(FACT, prompt="😀 😃 😄 😁 😀 😃 😄 😁 😀 😃", max_tokens=24)
+    pieces: list[str] = []
+
+    def listen(text: str) -> bool:
+        pieces.append(text)
+        return True
+
+    completion = session.generate(request, on_text=listen)
+
+    assert any(ord(character) > 0xFFFF for character in completion.text)
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert completion.n_tokens == 24
+
+
+def test_a_full_context_ends_the_answer(session: Session) -> None:
+    """As if so many tokens had been asked for."""
+    request = dataclasses.replace(FACT, prompt="a b c d e f g h " * 30, max_tokens=2000)
+    completion = answer(session, request)
+
+    assert completion.finish in {Finish.LENGTH, Finish.STOP}
+    assert completion.n_prompt + completion.n_cached + completion.n_tokens <= 513
+    assert completion.n_tokens < 512
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(session: Session) -> None:
+    """A constraint in one line; the session goes on."""
+    with pytest.raises(
+        EngineError, match="leaves no room for an answer: shorten it, or raise n_ctx above 512"
+    ) as caught:
+        session.generate(dataclasses.replace(FACT, prompt="word " * 600), on_text=on_all)
+
+    assert caught.value.reason is Reason.CONSTRAINT
+    assert "\n" not in str(caught.value)
+    assert answer(session, FACT).text.startswith(" Paris")

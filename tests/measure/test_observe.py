@@ -62,6 +62,28 @@ def test_a_counter_is_read_from_before_the_interval_to_its_end() -> None:
     assert make_series().span(0) is None
 
 
+def test_what_is_long_past_can_be_forgotten() -> None:
+    """The last reading before stays, and what is picked of the others."""
+    series = make_series(1, 2, 3, 4)
+    series.forget(3.5)
+    assert series.values == (30, 40)
+
+    picked: Series[float] = Series()
+    for moment, value in enumerate((10, 50, 20, 30, 40)):
+        picked.add(moment, value)
+    picked.forget(3, keep=lambda values: [max(values)])
+    assert picked.values == (50, 30, 40)
+    span = picked.span(3)
+    assert span is not None
+    assert (span.first, span.elapsed_s) == (30, 1)
+
+    untouched = make_series(1, 2)
+    for moment in (0.5, 1.5):
+        untouched.forget(moment, keep=lambda values: [max(values)])
+    assert untouched.values == (10, 20)
+    make_series().forget(1)
+
+
 def test_a_gauge_looks_when_it_is_due() -> None:
     """Not more often, however often it is polled; a look on demand is one."""
     clock, looks = Clock(), iter(range(100))

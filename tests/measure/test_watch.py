@@ -17,7 +17,7 @@ from autotune.facts.activity import ProcessorTime
 from autotune.facts.gpu_state import GPUSensors
 from autotune.measure.observe import Series, Span
 from autotune.measure.watch import CPULook, Watch, foreign_cpu_ratio, steal_ratio
-from autotune.measure.watch_gpu import Look, add_gpus, peak_vram
+from autotune.measure.watch_gpu import Look, add_gpus, peak_vram, telling_looks
 from tests.measure.test_observe import Clock
 
 
@@ -176,6 +176,37 @@ def test_a_short_interval_is_judged_with_the_time_before_it() -> None:
     assert seen.contamination
 
 
+def test_a_short_interval_after_a_pause_is_not_judged() -> None:
+    """What others did while nobody looked says nothing of it; a long one judges itself."""
+    clock = Clock()
+    watch = Watch(os.getpid(), clock=clock, open_gpus=no_gpus)
+    clock.at = 1000.0
+    since = watch.start()
+    clock.at = 1000.01
+    short = watch.conditions(since)
+    clock.at = 1002.0
+    long = watch.conditions(since)
+
+    assert short.foreign_cpu_ratio is None
+    assert short.steal_ratio is None
+    assert long.foreign_cpu_ratio is not None
+
+
+def test_a_watch_of_days_keeps_little(tmp_path: Path) -> None:
+    """However long it looked before: what it needs for peaks, and the last looks."""
+    plant(tmp_path, proc__vmstat="pswpin 10\npswpout 10\n")
+    clock = Clock()
+    watch = Watch(os.getpid(), clock=clock, root=tmp_path, open_gpus=no_gpus)
+    for second in range(1, 500):
+        clock.at = float(second)
+        watch.poll()
+        watch.forget(second - 5.0)
+    seen = watch.conditions(watch.start() - 2)
+
+    assert seen.swapped_bytes == 0
+    assert all(len(gauge.series.values) < 60 for gauge in watch._gauges)
+
+
 def test_a_watch_over_a_process_that_is_gone_is_silent() -> None:
     """No look raises; the conditions are those of the machine."""
     with spin(0.0) as process:
@@ -211,6 +242,7 @@ def test_memory_is_what_the_driver_books_to_the_process() -> None:
         (gpu("A", process_bytes=500 * MB, used_bytes=800 * MB), gpu("B", used_bytes=2 * MB)),
     ]
     assert peak_vram(looks) == (DevicePeak(device="A", n_bytes=700 * MB),)
+    assert peak_vram(telling_looks(looks)) == peak_vram(looks)
     assert peak_vram([]) == ()
 
 
@@ -218,6 +250,8 @@ def test_where_the_driver_knows_no_process_the_rise_is_its_memory() -> None:
     """In a container: what is in use above what was in use before."""
     looks = [(gpu(used_bytes=300 * MB),), (gpu(used_bytes=1300 * MB),), (gpu(used_bytes=900 * MB),)]
     assert peak_vram(looks) == (DevicePeak(device="A", n_bytes=1000 * MB),)
+    assert peak_vram(telling_looks([*looks, *looks[2:] * 50])) == peak_vram(looks)
+    assert len(telling_looks(looks * 50)) == 3
 
 
 def test_gpus_in_use_tell_their_conditions() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from autotune.backends.answering import Answering, no_room
 from autotune.backends.llama_chat import chat_prompt
+from autotune.backends.llama_interrupt import Interrupt
 from autotune.backends.llama_vocab import Vocabulary
 from autotune.backends.protocol import EngineError
 from autotune.domain.request import Finish, TextCompletion, TextRequest
@@ -21,6 +22,8 @@ from autotune.domain.run import Reason
 
 _PENALTY_TOKENS = 64
 """Latest tokens that a penalty looks at: llama.cpp's default."""
+_LONG = 128
+"""Tokens from which on it pays to be able to end a batch: being asked costs a millisecond."""
 _RANDOM_SEED = 0xFFFFFFFF
 """llama.cpp's word for another seed each time."""
 
@@ -106,10 +109,26 @@ class LlamaText:
         since_ns, at = time.perf_counter_ns(), n_cached
         while at < len(tokens) and answering.asks_on():
             batch = tokens[at : at + self._handles.n_batch]
-            self._compute(batch)
+            if not self._compute_wanted(batch, answering):
+                break
             at += len(batch)
         self._llama.llama_synchronize(self._handles.context)
         answering.prompt_is_computed(at - n_cached, n_cached, since_ns=since_ns)
+
+    def _compute_wanted(self, tokens: Sequence[int], answering: Answering) -> bool:
+        """Compute tokens; whether that was not given up in the middle."""
+        if len(tokens) < _LONG:
+            self._compute(tokens)
+            return True
+        with Interrupt(self._llama, self._handles.context, answering.asks_on) as interrupt:
+            try:
+                self._compute(tokens)
+            except EngineError:
+                if not interrupt.came:
+                    raise
+                self.forget()
+                return False
+        return True
 
     def _decode(self, sample: Callable[[], int], answering: Answering) -> None:
         """Sample and compute tokens until the answer ends."""

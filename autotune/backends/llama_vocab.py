@@ -22,7 +22,7 @@ class Vocabulary:
     def can_read(self) -> bool:
         """Whether it has words at all: a model made of nothing but shapes has not."""
         kind: int = self._llama.llama_vocab_type(self._vocab)
-        return kind != self._llama.LLAMA_VOCAB_TYPE_NONE
+        return kind != int(self._llama.LLAMA_VOCAB_TYPE_NONE)
 
     def tokens(self, text: str, *, parse_special: bool) -> list[int]:
         """A text in tokens, with the start (and end) of text where the model wants one.

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import queue
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +23,8 @@ from autotune.domain.run import Reason
 
 HOST = "127.0.0.1"
 _HEALTH_S = 0.5
+_TICK_S = 0.05
+"""Longest time without a word."""
 _OK, _NOT_FOUND = 200, 404
 _TOO_LONG = ("exceed_context_size", "context size", "too large")
 _NS_PER_MS = 1e6
@@ -103,11 +108,40 @@ class ServerClient:
         Raises as :meth:`complete`.
         """
         with closing(self._connect()) as connection:
-            start = time.perf_counter_ns()
-            with self._post(connection, path, body) as response:
-                while line := response.readline():
-                    if line.startswith((b"data:", b"error:")):
-                        yield time.perf_counter_ns() - start, line
+            yield from self._listen(connection, path, body)
+
+    def stream_or_tick(self, path: str, body: Mapping[str, Any]) -> Iterator[Line | None]:
+        """As :meth:`stream`, with None whenever nothing came for a while."""
+        heard: queue.SimpleQueue[Line | BaseException | None] = queue.SimpleQueue()
+        connection = self._connect()
+        end = connection.sock  # by name: the connection forgets it when the server wants to close
+
+        def listen() -> None:
+            try:
+                for line in self._listen(connection, path, body):
+                    heard.put(line)
+                heard.put(None)
+            except BaseException as error:  # raised again where it is waited for
+                heard.put(error)
+
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        try:
+            yield from _until_none(heard)
+        finally:
+            with suppress(OSError):  # it has closed
+                end.shutdown(socket.SHUT_RDWR)
+            listener.join()
+            connection.close()
+
+    def _listen(
+        self, connection: http.client.HTTPConnection, path: str, body: Mapping[str, Any]
+    ) -> Iterator[Line]:
+        start = time.perf_counter_ns()
+        with self._post(connection, path, body) as response:
+            while line := response.readline():
+                if line.startswith((b"data:", b"error:")):
+                    yield time.perf_counter_ns() - start, line
 
     def ask(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """One JSON object for another; None where the server knows no such path.
@@ -147,6 +181,23 @@ class ServerClient:
             return response.status, response.read()
         finally:
             connection.close()
+
+
+def _until_none(
+    heard: queue.SimpleQueue[Line | BaseException | None],
+) -> Iterator[Line | None]:
+    """What another thread puts there until it puts None; None in between while nothing comes."""
+    while True:
+        try:
+            said = heard.get(timeout=_TICK_S)
+        except queue.Empty:
+            yield None
+            continue
+        if isinstance(said, BaseException):
+            raise said
+        if said is None:
+            return
+        yield said
 
 
 def read_completion(lines: Sequence[Line]) -> Completion:

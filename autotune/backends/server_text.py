@@ -16,6 +16,7 @@ from autotune.backends.protocol import EngineError
 from autotune.backends.server_client import (
     Completion,
     Event,
+    Line,
     ServerClient,
     read_event,
     time_events,
@@ -46,8 +47,9 @@ class ServerText:
         since_ns = time.perf_counter_ns() - started
         stream = _Stream(request, on_text)
         try:
-            for at, line in self._client.stream(path, {**prompt, **_options(request)}):
-                if not stream.add(since_ns + at, read_event(line)):
+            for said in self._client.stream_or_tick(path, {**prompt, **_options(request)}):
+                goes_on = stream.add(since_ns, said) if said else stream.asks_on()
+                if not goes_on:
                     break
         except EngineError as error:
             if error.reason is Reason.CONSTRAINT:
@@ -94,8 +96,9 @@ class _Stream:
         self._finish: Finish | None = None
         self._ended_by_token = False
 
-    def add(self, at: int, event: Mapping[str, Any]) -> bool:
-        """Take an event on that arrived then; whether another one is wanted."""
+    def add(self, since_ns: int, line: Line) -> bool:
+        """Take an event on, asked for at that time of the request; whether another is wanted."""
+        at, event = since_ns + line[0], read_event(line[1])
         text, finish = _read(event)
         self._last.update(event)
         if text is not None and "prompt_progress" not in event:
@@ -105,14 +108,21 @@ class _Stream:
             self._ended_by_token = _is_ended_by_token(event, self._request)
         if text:
             self._said.append(text)
-        if text is not None and not self._on_text(text) and self._finish is None:
+        return self._tell(text or "")
+
+    def asks_on(self) -> bool:
+        """Whether an answer is still wanted."""
+        return self._tell("")
+
+    def _tell(self, text: str) -> bool:
+        if not self._on_text(text) and self._finish is None:
             self._finish = Finish.CANCELLED
         return self._finish is not Finish.CANCELLED
 
     def completion(self, since_ns: int) -> TextCompletion:
         """The answer; its times in nanoseconds, after so many before it was asked for."""
         if self._finish is None:
-            raise EngineError(Reason.CRASH, "the server ended its answer early")
+            raise ConnectionError("the server ended its answer early")
         done = self._times(since_ns)
         is_counted = self._ended_by_token and "timings" in self._last
         n_tokens = done.n_tokens - is_counted
@@ -135,10 +145,8 @@ class _Stream:
             return time_events([*self._tokens[:-1], (at, last)])
         moments = [at for at, _ in self._tokens]
         first_ns = moments[0] if moments else since_ns
-        progress = self._last.get("prompt_progress")
-        is_early = progress and not moments
         return Completion(
-            n_prompt=progress["processed"] - progress["cache"] if is_early else self._n_read(),
+            n_prompt=self._n_read() if moments else self._n_progress(),
             n_tokens=len(moments),
             prompt_ns=first_ns - since_ns,
             ttft_ns=first_ns,
@@ -150,6 +158,11 @@ class _Stream:
         if "cache_n" in timings:
             return int(timings["cache_n"])
         return max(self._n_read() - n_prompt, 0)
+
+    def _n_progress(self) -> int:
+        """Tokens of the prompt that were computed before it was given up."""
+        progress = self._last.get("prompt_progress") or {"processed": 0, "cache": 0}
+        return int(progress["processed"] - progress["cache"])
 
     def _n_read(self) -> int:
         """Tokens of the whole prompt; 0 where the server did not come to tell."""

@@ -128,8 +128,8 @@ class Watch:
 
         Whoever watches for days calls it before each interval.
         """
-        for gauge in self._counters[:-1]:
-            gauge.series.forget(moment)
+        for counter in (self._cpu, self._pressure, self._swapped, self._throttled):
+            counter.series.forget(moment)
         for gauge in (self._clocks, self._celsius, self._state):
             gauge.series.forget(moment)
         self._gpus.series.forget(moment, keep=telling_looks)

@@ -340,15 +340,25 @@ def test_a_penalty_keeps_from_repeating(session: Session) -> None:
 
 def test_a_chat_is_answered_and_ends(session: Session) -> None:
     """In the model's own template, until the model has said what it has to say."""
-    request = dataclasses.replace(
-        FACT, prompt="What is the capital of France?", chat=True, max_tokens=200
-    )
-    completion = answer(session, request)
+    request = dataclasses.replace(FACT, prompt="Say hello and nothing else.", max_tokens=100)
+    plain = answer(session, dataclasses.replace(request, max_tokens=1))
+    completion = answer(session, dataclasses.replace(request, chat=True))
 
     assert completion.finish is Finish.STOP
-    assert "Paris" in completion.text
+    assert completion.text.strip()
     assert "<|" not in completion.text
-    assert completion.n_prompt + completion.n_cached == 37
+    template = completion.n_prompt + completion.n_cached - plain.n_prompt - plain.n_cached
+    assert template > 20
+
+
+def test_an_answer_may_be_refused_before_it_begins(session: Session) -> None:
+    """While a long prompt is computed, by refusing nothing at all; the session goes on."""
+    request = dataclasses.replace(STORY, prompt="word " * 400)
+    completion = session.generate(request, on_text=lambda _text: False)
+
+    assert completion.finish is Finish.CANCELLED
+    assert completion.n_tokens <= 1
+    assert answer(session, FACT).text.startswith(" Paris")
 
 
 def test_characters_come_whole(session: Session) -> None:

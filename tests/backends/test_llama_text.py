@@ -1,0 +1,134 @@
+"""Text from the llama.cpp library: what the cache keeps, windows that slide, batches that end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from autotune.backends.llama_cpp import LlamaCppBackend, LlamaCppSession
+from autotune.backends.llama_vocab import Vocabulary
+from autotune.backends.protocol import EngineError
+from autotune.domain.config import Config
+from autotune.domain.request import Finish, TextCompletion, TextRequest
+from autotune.domain.run import Reason
+from tests.facts.shapes import dense
+
+GREEDY = TextRequest(prompt="Once upon a time", max_tokens=8, temperature=0.0)
+WORDS = "one two three four five six seven eight nine ten " * 80
+"""About 800 words: more than gemma's window of 512."""
+
+
+@contextmanager
+def loaded(path: Path, config: Config) -> Iterator[LlamaCppSession]:
+    """A session that is closed whatever happens."""
+    session = LlamaCppBackend().load(path, config)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def answer(session: LlamaCppSession, prompt: str, **changes: object) -> TextCompletion:
+    """A greedy answer, heard to its end."""
+    request = dataclasses.replace(GREEDY, prompt=prompt, **changes)  # type: ignore[arg-type]
+    return session.generate(request, on_text=lambda _text: True)
+
+
+@pytest.mark.parametrize("swa_full", [True, False])
+def test_a_window_that_slid_too_far_is_computed_again(gemma3_path: Path, swa_full: bool) -> None:
+    """What is left of the prompt in the cache is used exactly where all of it can be seen."""
+    config = Config(n_ctx=2048, n_batch=256, n_ubatch=256, swa_full=swa_full)
+    begin, other = WORDS[:400], WORDS[:400] + "but " * 20
+    with loaded(gemma3_path, config) as session:
+        fresh = answer(session, other)
+        session._text.forget()
+        answer(session, WORDS)
+        back = answer(session, other)
+        onward = answer(session, other + back.text)
+
+    assert back.text == fresh.text
+    assert (back.n_cached > 0) is swa_full
+    assert onward.n_cached > 60
+    assert len(begin) > 100
+
+
+def test_a_batch_can_be_ended_in_the_middle(smollm2_path: Path) -> None:
+    """Long before the prompt is computed; what the cache holds then is not trusted."""
+    config = Config(n_ctx=2048, n_batch=2048, n_ubatch=2048)
+    looks = iter([True, False])
+    with loaded(smollm2_path, config) as session:
+        request = dataclasses.replace(GREEDY, prompt=WORDS * 2)
+        ended = session.generate(request, on_text=lambda _text: next(looks, False))
+        whole = answer(session, WORDS[:500])
+        again = answer(session, WORDS[:500])
+
+    assert (ended.finish, ended.n_tokens, ended.n_prompt) == (Finish.CANCELLED, 0, 0)
+    assert whole.n_cached == 0
+    assert again.text == whole.text
+
+
+def test_what_a_listener_raises_ends_a_batch_as_well(smollm2_path: Path) -> None:
+    """And passes through; the session goes on."""
+    heard: list[str] = []
+
+    def refuse(text: str) -> bool:
+        heard.append(text)
+        if len(heard) > 1:
+            raise KeyError("listener")
+        return True
+
+    with loaded(smollm2_path, Config(n_ctx=2048, n_batch=2048, n_ubatch=2048)) as session:
+        with pytest.raises(KeyError, match="listener"):
+            session.generate(dataclasses.replace(GREEDY, prompt=WORDS * 2), on_text=refuse)
+        assert answer(session, "Once upon").n_tokens == 8
+
+
+def test_a_model_without_a_template_is_asked_plainly(gemma3_path: Path) -> None:
+    """The prompt itself is what it reads."""
+    with loaded(gemma3_path, Config(n_ctx=256, n_batch=128, n_ubatch=128)) as session:
+        plain = answer(session, "The sky is")
+        chat = answer(session, "The sky is", chat=True)
+
+    assert chat.text == plain.text
+    assert chat.n_prompt + chat.n_cached == plain.n_prompt + plain.n_cached
+
+
+def test_a_model_that_cannot_read_is_unsupported(tmp_path: Path) -> None:
+    """Shapes without words."""
+    path = dense(tmp_path / "tiny.gguf")
+    with loaded(path, Config(n_ctx=256, n_batch=64, n_ubatch=64)) as session:
+        with pytest.raises(EngineError, match="no vocabulary") as caught:
+            answer(session, "Hello")
+
+    assert caught.value.reason is Reason.UNSUPPORTED
+
+
+def test_slots_share_the_context(smollm2_path: Path) -> None:
+    """Of two sequences each has half of the cells: a request fills its own and no more."""
+    config = Config(n_ctx=512, n_batch=128, n_ubatch=128, n_parallel=2)
+    with loaded(smollm2_path, config) as session:
+        done = answer(session, "a b c d e f g h " * 25, max_tokens=400)
+
+    assert done.n_prompt + done.n_tokens <= 257
+    assert done.finish in {Finish.LENGTH, Finish.STOP}
+
+
+def test_words_and_tokens_of_a_vocabulary(smollm2_path: Path) -> None:
+    """Names of control tokens are read as them on request, and written on request."""
+    with loaded(smollm2_path, Config(n_ctx=256, n_batch=64, n_ubatch=64)) as session:
+        vocabulary: Vocabulary = session._vocabulary
+        (end,) = vocabulary.tokens("<|im_end|>", parse_special=True)
+        text = "Grüße, 世界 😀"
+        pieces = [vocabulary.piece(t) for t in vocabulary.tokens(text, parse_special=True)]
+
+        assert vocabulary.is_end(end)
+        assert vocabulary.piece(end) == b""
+        assert vocabulary.piece(end, special=True) == b"<|im_end|>"
+        assert len(vocabulary.tokens("<|im_end|>", parse_special=False)) > 1
+        assert b"".join(pieces).decode() == text
+        assert vocabulary.tokens("half \ud83d", parse_special=True)
+        assert end in vocabulary.ends

@@ -1,0 +1,1 @@
+"""Models kept loaded, and the queue of requests before them."""

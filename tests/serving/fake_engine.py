@@ -39,6 +39,10 @@ class FakeEngine:
         self._is_held = is_held
         self._changed = threading.Condition()
 
+    def hold(self) -> None:
+        """Hold whoever comes from now on."""
+        self._is_held, self._may_go = True, threading.Semaphore(0)
+
     def release(self, n: int = 1) -> None:
         """Let so many requests go on."""
         self._may_go.release(n)

@@ -187,9 +187,8 @@ def test_a_dead_engine_fails_all_who_wait_until_there_is_another(
     queue: RequestQueue, engine: FakeEngine
 ) -> None:
     """One clear line for each of them, and for whoever comes before a new engine does."""
-    engine.errors = {
-        "kills": EngineError(Reason.CRASH, "the engine's process was killed by SIGSEGV")
-    }
+    death = EngineError(Reason.CRASH, "the engine's process was killed by SIGSEGV")
+    engine.errors = {"kills": death}
     killer = submit(queue, "kills")
     engine.await_started(1)
     waiting = [submit(queue, f"waits {n}") for n in range(3)]
@@ -311,7 +310,7 @@ def test_stopping_may_serve_who_waits_first(queue: RequestQueue, engine: FakeEng
     queue.stop(drain=True)
     assert [text_of(future) for future in futures] == [str(n) for n in range(5)]
 
-    engine._is_held = True
+    queue.attach(FakeEngine(is_held=True).serve)
     queue.start()
     stuck = submit(queue, "stuck")
     queue.stop(drain=True, timeout_s=0.02)
@@ -444,7 +443,7 @@ def test_answers_can_be_awaited() -> None:
         return [answer.text for answer in await asyncio.gather(*futures)]
 
     async def give_up(queue: RequestQueue) -> None:
-        engine._is_held = True
+        engine.hold()
         awaited = asyncio.wrap_future(submit(queue, "endless"))
         await asyncio.to_thread(engine.await_started, 6)
         awaited.cancel()

@@ -37,7 +37,7 @@ def make_ticket(number: int, prompt: str = "?", **changes: Any) -> Ticket:
     return Ticket(request=TextRequest(prompt=prompt, **changes), **{**values, **own})
 
 
-def order(line: WaitingLine, *, now: float = 100.0) -> list[int]:
+def order(line: WaitingLine, *, now: float = 1000.0) -> list[int]:
     """The numbers of the tickets in the order of service."""
     numbers, last = [], None
     while ticket := line.take_next(now, after=last):

@@ -20,7 +20,10 @@ from autotune.domain.model import ModelFacts
 from autotune.domain.request import TextRequest
 from autotune.facts.vram import usable_gpus
 
-SAMPLING_NAMES = ("max_tokens", "temperature", "top_p", "top_k", "repeat_penalty", "seed", "stop")
+SAMPLING_NAMES = (
+    *("max_tokens", "temperature", "top_p", "top_k", "repeat_penalty", "seed"),
+    *("stop", "stop_sequences"),
+)
 """Names of ``custom_args`` that go into generations, beside the knobs of the load."""
 
 _MAX_TOKENS = 2**24
@@ -28,12 +31,15 @@ _MAX_TOKENS = 2**24
 _MAX_BATCH = 2**16
 _MAX_THREADS = 1024
 _MAX_LAYERS = 10_000
+_MAX_SEED = 2**32 - 2
+"""The largest number of 32 bits is llama.cpp's word for any seed."""
 _KNOB_LIMITS = {
-    **dict.fromkeys(("n_ctx",), _MAX_TOKENS),
-    **dict.fromkeys(("n_batch", "n_ubatch"), _MAX_BATCH),
-    **dict.fromkeys(("n_threads", "n_threads_batch", "n_parallel"), _MAX_THREADS),
-    **dict.fromkeys(("n_gpu_layers",), _MAX_LAYERS),
-}
+    "n_ctx": _MAX_TOKENS, "n_batch": _MAX_BATCH, "n_ubatch": _MAX_BATCH,
+    "n_threads": _MAX_THREADS, "n_threads_batch": _MAX_THREADS, "n_parallel": _MAX_THREADS,
+    "n_gpu_layers": _MAX_LAYERS,
+}  # fmt: skip
+_TOLERANT = Config(n_ctx=_MAX_TOKENS, n_batch=_MAX_BATCH, flash_attn="on")
+"""Contradicts no single knob that is valid by itself."""
 _FIELDS_OF_KNOBS = ("n_ctx", "n_batch", "n_threads", "n_gpu_layers")
 """Knobs that have a field of their own."""
 
@@ -91,7 +97,7 @@ class GenerationConfig:
             raise UserError(f"prompt={prompt!r} is not valid: give text")
         require_whole("max_tokens", self.max_tokens, low=1, high=_MAX_TOKENS)
         require_whole("top_k", self.top_k, low=0, high=2**31 - 1)
-        require_whole("seed", self.seed, low=-(2**63), high=2**63 - 1)
+        require_whole("seed", self.seed, low=-_MAX_SEED, high=_MAX_SEED)
         for name in ("temperature", "top_p", "repeat_penalty"):
             require_number(name, getattr(self, name), low=0)
         return TextRequest(
@@ -101,8 +107,7 @@ class GenerationConfig:
             top_k=self.top_k,
             top_p=self.top_p,
             repeat_penalty=self.repeat_penalty,
-            # llama.cpp's seeds have 32 bits.
-            seed=self.seed % 2**32 if self.seed >= 0 else None,
+            seed=self.seed if self.seed >= 0 else None,
             stop=_texts("stop_sequences", self.stop_sequences),
             chat=chat,
         )
@@ -117,7 +122,7 @@ class BackendConfig:
     enabled: bool = True
     """Whether it may be chosen."""
     priority: int = 0
-    """The lower goes first where nothing else decides between backends."""
+    """Where nothing else decides between backends, the lower goes first."""
     gpu_enabled: bool = True
     """False loads nothing onto a GPU."""
     gpu_layers: int = -1
@@ -145,8 +150,11 @@ class BackendConfig:
         require_whole("threads", self.threads, low=-1, high=_MAX_THREADS)
         if self.threads == 0:
             raise UserError("threads=0 is not valid: give −1 (automatic) or a count from 1")
+        if not isinstance(self.custom_args, dict):
+            raise UserError(f"custom_args={self.custom_args!r} is not valid: give a dict")
         _require_known("custom_args", self.custom_args, (*KNOBS, *SAMPLING_NAMES))
-        self._with_knobs(Config())
+        for name in self._knobs:
+            self._with_knobs(_TOLERANT, (name,))
         self.generation_config()
 
     def to_config(self, model: ModelFacts, machine: MachineFacts, default: Config) -> Config:
@@ -169,7 +177,7 @@ class BackendConfig:
             n_threads_batch=default.n_threads_batch if self.threads < 0 else n_threads,
             n_gpu_layers=self._n_gpu_layers(model, machine),
         )
-        return self._with_knobs(own)
+        return self._with_knobs(own, self._knobs)
 
     @classmethod
     def from_config(cls, name: str, config: Config, *, default: Config | None = None) -> Self:
@@ -223,13 +231,17 @@ class BackendConfig:
             return 0
         return min(self.gpu_layers, model.n_layers + 1)
 
-    def _with_knobs(self, config: Config) -> Config:
-        """A configuration with the knobs of ``custom_args``."""
-        knobs = {name: value for name, value in self.custom_args.items() if name in KNOBS}
-        changed = parse_changes([f"{name}={_written(knobs[name])}" for name in knobs], config)
+    @property
+    def _knobs(self) -> tuple[str, ...]:
+        return tuple(name for name in self.custom_args if name in KNOBS)
+
+    def _with_knobs(self, config: Config, names: Iterable[str]) -> Config:
+        """A configuration with some of the knobs of ``custom_args``."""
+        changes = [f"{name}={_written(self.custom_args[name])}" for name in names]
+        changed = parse_changes(changes, config)
         for name, limit in _KNOB_LIMITS.items():
             if getattr(changed, name) > limit:
-                require_whole(name, getattr(changed, name), low=1, high=limit)
+                require_whole(name, getattr(changed, name), low=0, high=limit)
         return changed
 
 

@@ -1,0 +1,1 @@
+"""The API that applications were promised."""

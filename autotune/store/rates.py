@@ -87,7 +87,7 @@ def _newest(runs: Select[int]) -> Select[int]:
     return select(placed.c.generation_id).where(placed.c.place <= NEWEST)
 
 
-def _rates(rows: Iterable[Row[Any]]) -> dict[str, Rates]:
+def _rates(rows: Iterable[Row[*tuple[Any, ...]]]) -> dict[str, Rates]:
     """Of one measured run, whose rows come by workload."""
     rates = {}
     for workload_id, alike in groupby(rows, lambda row: row.workload_id):
@@ -96,7 +96,7 @@ def _rates(rows: Iterable[Row[Any]]) -> dict[str, Rates]:
     return rates
 
 
-def _rates_of_use(rows: Iterable[Row[Any]]) -> dict[str, Rates]:
+def _rates_of_use(rows: Iterable[Row[*tuple[Any, ...]]]) -> dict[str, Rates]:
     """Of one run of ordinary use: what is long enough, by coarse workload."""
     classes: dict[str, list[_Told]] = defaultdict(list)
     for row in rows:
@@ -112,7 +112,7 @@ _Told = tuple[float | None, float | None, float | None, str | None]
 """(prefill_tps, decode_tps, ttft_s, contamination)"""
 
 
-def _long_enough(workload: Workload, row: Row[Any]) -> _Told | None:
+def _long_enough(workload: Workload, row: Row[*tuple[Any, ...]]) -> _Told | None:
     """The rates of a generation that its length lets tell; None where there is none."""
     reads, writes = workload.n_prompt >= LEAST_PROMPT, workload.n_gen >= LEAST_GEN
     if not (reads or writes):

@@ -227,7 +227,7 @@ def _count_generations(session: Session, runs: Select[int]) -> dict[int, int]:
         .where(GenerationRow.run_id.in_(runs))
         .group_by(GenerationRow.run_id)
     )
-    return dict(session.execute(query).tuples().all())
+    return {run_id: int(n) for run_id, n in session.execute(query)}
 
 
 def _stored_run(row: LoadRunRow, rates: dict[str, Rates], n_generations: int) -> StoredRun:

@@ -211,16 +211,18 @@ def _against(record: RunRecord) -> Any:
     measured, expected = record.run.measurement, record.prediction
     assert measured is not None
     table = plain_table("", "measured", "predicted", "90 % interval")
-    pairs = (
+    is_use = record.summary.purpose is Purpose.USER
+    whole = (
         ("load", measured.load_s, expected.load_s, human_seconds),
         ("peak memory", measured.peak_memory_bytes, expected.peak_memory_bytes, human_bytes),
+    )
+    rates = (
         ("prefill", _median(measured.prefill_tps), expected.prefill_tps, human_rate),
         ("decode", _median(measured.decode_tps), expected.decode_tps, human_rate),
         ("first token", _median(measured.ttft_s), expected.ttft_s, human_seconds),
     )
-    if record.summary.purpose is Purpose.USER:  # of its many workloads, one was predicted
-        pairs = pairs[:2]
-    for name, value, interval, human in pairs:
+    # Of the many workloads of ordinary use, one was predicted.
+    for name, value, interval, human in whole if is_use else (*whole, *rates):
         table.add_row(
             name,
             human(value),

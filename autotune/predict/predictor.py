@@ -139,6 +139,7 @@ class Predictor:
         The general part stays as it was fitted. ``rows`` are those of the observations, where they
         are known.
         """
+        self.cached = False
         taught = _taught(observations)
         good = [(o, c) for o, c in taught if o.reason is None]
         rows = rows or build_rows(good)

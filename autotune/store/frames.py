@@ -169,9 +169,10 @@ def runs_frame(store: Store) -> pd.DataFrame:
         runs, generations = _frame(session, _runs()), _frame(session, _generations())
     of_run = ["run_id", "workload"]
     # What an application generates is of all sizes: its medians are over all of them.
-    used = runs.loc[runs["purpose"] == "user"].set_index("run_id")["workload"]
-    asked = generations["run_id"].map(used)
-    generations["workload"] = asked.fillna(generations["workload"])
+    used = runs.loc[runs["purpose"] == "user", of_run].set_index("run_id")["workload"].to_dict()
+    pairs = zip(generations["run_id"], generations["workload"], strict=True)
+    asked = [used.get(run_id, workload) for run_id, workload in pairs]
+    generations["workload"] = pd.array(asked, dtype="string")
     clean = generations[generations["contamination"] == ""].groupby(of_run)[_RATES].median()
     by_run = generations.groupby(of_run)
     medians = clean.combine_first(by_run[_RATES].median()).assign(n_generations=by_run.size())

@@ -138,7 +138,9 @@ def _memory_efficiency(scope: Scope) -> Query:
     """Bytes of the model's tensors over the peak, in memory and on GPUs, of each run."""
     peak = _run.peak_rss_bytes + func.coalesce(_run.peak_vram_bytes, 0)
     ratio = cast(ModelRow.weight_bytes, Double) / peak
-    query = select(ratio.label("value")).join(ModelRow, ModelRow.model_id == _run.model_id)
+    query = select(ratio.label("value")).join_from(
+        _run, ModelRow, ModelRow.model_id == _run.model_id
+    )
     return _median(query.where(_run.peak_rss_bytes > 0, *_loads(scope)))
 
 
@@ -231,7 +233,7 @@ def _median(values: Select[*tuple[Any, ...]]) -> Query:
     return select(func.avg(ranked.value), func.max(ranked.n)).where(middle)
 
 
-def _share(condition: SQLColumnExpression[bool] | SQLColumnExpression[bool | None]) -> Query:
+def _share(condition: Any) -> Query:
     """Share of the rows for which it holds."""
     return select(func.avg(case((condition, 1.0), else_=0.0)), func.count())
 
@@ -242,8 +244,8 @@ def _total(column: Any) -> ColumnElement[float]:
 
 
 def _of_generations(value: SQLColumnExpression[Any], scope: Scope) -> Query:
-    query = select(value.label("value")).join(_run, _run.run_id == _gen.run_id)
-    return query.where(*_generations(scope))
+    told: Query = select(value.label("value")).join(_run, _run.run_id == _gen.run_id)
+    return told.where(*_generations(scope))
 
 
 def _loads(scope: Scope) -> list[ColumnElement[bool]]:

@@ -18,6 +18,7 @@ from autotune.cli import (
     export,
     import_,
     inspect,
+    kpis,
     predict,
     quality,
     recommend,
@@ -36,8 +37,8 @@ app = typer.Typer(
 )
 
 for module in (
-    doctor, inspect, bench, tune, recommend, export, predict, quality, evaluate, runs, import_,
-    demo,
+    doctor, inspect, bench, tune, recommend, export, predict, quality, evaluate, runs, kpis,
+    import_, demo,
 ):  # fmt: skip
     module.register(app)
 app.add_typer(db.app, name="db")

@@ -92,6 +92,7 @@ def recommend(
             recommendation,
             machine_id=question.subject.machine_id,
             model_id=question.subject.model.model_id,
+            cached=predictor.cached,
         )
     if as_json:
         print_json(recommendation_json(recommendation, model))

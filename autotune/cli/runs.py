@@ -16,8 +16,9 @@ from autotune.cli.output import (
     plain_table,
     print_json,
 )
+from autotune.cli.use import use_table
 from autotune.domain.config import Config
-from autotune.domain.run import Run
+from autotune.domain.run import Purpose, Run
 from autotune.domain.stored import RunRecord, StoredRun
 from autotune.domain.units import human_bytes, human_rate, human_seconds
 from autotune.facts.gguf import read_model
@@ -156,6 +157,7 @@ def _run_json(run: Run) -> dict[str, Any]:
         "generations": [
             {
                 "repetition": generation.repetition,
+                "workload": generation.workload.label,
                 "prefill_tps": generation.prefill_tps,
                 "decode_tps": generation.decode_tps,
                 "ttft_s": generation.ttft_s,
@@ -187,8 +189,9 @@ def _print_record(record: RunRecord) -> None:
     if record.prediction is not None and run.measurement is not None:
         console.print(_against(record))
     if run.generations:
-        console.print(_generations(run))
-    if run.is_contaminated:
+        is_use = summary.purpose is Purpose.USER
+        console.print(use_table(run.generations) if is_use else _generations(run))
+    if run.is_contaminated and record.summary.purpose is not Purpose.USER:
         console.print(f"contaminated ({', '.join(run.contamination)}): not taken at full weight")
     if run.log_excerpt:
         console.print(run.log_excerpt, style="dim", markup=False)
@@ -208,14 +211,18 @@ def _against(record: RunRecord) -> Any:
     measured, expected = record.run.measurement, record.prediction
     assert measured is not None
     table = plain_table("", "measured", "predicted", "90 % interval")
-    pairs = (
+    is_use = record.summary.purpose is Purpose.USER
+    whole = (
         ("load", measured.load_s, expected.load_s, human_seconds),
         ("peak memory", measured.peak_memory_bytes, expected.peak_memory_bytes, human_bytes),
+    )
+    rates = (
         ("prefill", _median(measured.prefill_tps), expected.prefill_tps, human_rate),
         ("decode", _median(measured.decode_tps), expected.decode_tps, human_rate),
         ("first token", _median(measured.ttft_s), expected.ttft_s, human_seconds),
     )
-    for name, value, interval, human in pairs:
+    # Of the many workloads of ordinary use, one was predicted.
+    for name, value, interval, human in whole if is_use else (*whole, *rates):
         table.add_row(
             name,
             human(value),

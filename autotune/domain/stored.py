@@ -23,7 +23,10 @@ class RunState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRun:
-    """One line in a table of runs. Rates are medians over its generations."""
+    """One line in a table of runs. Rates are medians over its generations.
+
+    Of ordinary use they are those of its commonest workload, whose counts are powers of two.
+    """
 
     run_id: int
     study_id: int | None

@@ -80,6 +80,9 @@ class Observation:
     """Whether something spoils its rates: they must not teach at full weight."""
     load_contaminated: bool = False
     """Whether something spoils its load time."""
+    counts: bool = True
+    """Whether it stands for its run. Of a run with several workloads, the largest does: load,
+    memory and outcome are told once, and the others tell of their rates alone."""
 
     @property
     def temperature_bucket(self) -> int | None:

@@ -7,6 +7,7 @@ already in the cache, 512 prompt tokens and 128 generated ones. As in llama-benc
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ PRESETS = {
 }
 """Workloads by name: a turn in a conversation, a question with passages to read, an edit in an open
 file, a document to be classified."""
+_SHALLOW = 32
+"""So few tokens in the cache slow nothing down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,19 @@ class Workload:
         """Mean number of cached tokens that a decoded token attends to."""
         return self.n_depth + self.n_prompt + self.n_gen / 2
 
+    @property
+    def coarse(self) -> Workload:
+        """The class that it belongs to: every count is the nearest power of two.
+
+        Requests of ordinary use are never quite alike; those of a class differ by up to √2.
+        """
+        return Workload(
+            n_prompt=_nearest_power(self.n_prompt),
+            n_gen=_nearest_power(self.n_gen),
+            n_depth=0 if self.n_depth < _SHALLOW else _nearest_power(self.n_depth),
+            n_parallel=self.n_parallel,
+        )
+
     def require_context(self, n_ctx: int) -> None:
         """Raises UserError when a context of ``n_ctx`` tokens cannot hold one request."""
         if self.n_tokens > n_ctx:
@@ -85,3 +101,8 @@ class Workload:
             n_depth=int(match["depth"] or 0),
             n_parallel=int(match["parallel"] or 1),
         )
+
+
+def _nearest_power(count: int) -> int:
+    """1, 2, 4 … on a logarithmic scale; 0 stays 0."""
+    return 1 << round(math.log2(count)) if count else 0

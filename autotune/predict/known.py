@@ -14,7 +14,7 @@ import numpy as np
 
 from autotune.domain.config import KV_BYTES_PER_ELEMENT, Config
 from autotune.domain.prediction import Evidence
-from autotune.domain.run import Reason
+from autotune.domain.run import Purpose, Reason
 from autotune.domain.study import Observation
 from autotune.features.case import Array, Case
 from autotune.predict.rows import IS_CLEAN, SECONDS, Key, case_key, group_name
@@ -70,7 +70,10 @@ class Known:
 
     @classmethod
     def of(cls, taught: Iterable[tuple[Observation, Case]]) -> Known:
-        """What finished runs say, oldest first."""
+        """What finished runs say, oldest first.
+
+        Ordinary use is no exact answer: its requests are of about a size, on a busy machine.
+        """
         known = cls()
         attempts: dict[str, list[Attempt]] = defaultdict(list)
         for observation, case in taught:
@@ -79,8 +82,9 @@ class Known:
                 ok = observation.reason is None
                 attempts[key[0]].append(Attempt(case.config, case.workload.n_tokens, ok))
             if observation.reason is None:
-                known.runs.setdefault(key, []).append(Told.by(observation))
-                known.counts[key[0]] = known.counts.get(key[0], 0) + 1
+                if observation.purpose is not Purpose.USER:
+                    known.runs.setdefault(key, []).append(Told.by(observation))
+                known.counts[key[0]] = known.counts.get(key[0], 0) + observation.counts
                 known.machines[case.machine_id] = known.models[case.model.model_id] = True
         known.attempts = {
             group: found for group, found in attempts.items() if not all(a.ok for a in found)

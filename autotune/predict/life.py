@@ -21,7 +21,7 @@ from autotune.domain.stored import StoredPredictor
 from autotune.domain.study import Observation
 from autotune.features.case import Array
 from autotune.features.columns import FEATURE_VERSION
-from autotune.predict.predictor import Predictor
+from autotune.predict.predictor import Predictor, count_runs
 from autotune.predict.prior import load_prior
 from autotune.predict.state import dump_predictor, load_predictor
 from autotune.store.store import Store
@@ -59,6 +59,7 @@ def current_predictor(
     kept = store.latest_predictor(api=api, versions=versions())
     old = _revived(kept)
     if old is not None and kept is not None and kept.fingerprint == fingerprint:
+        old.cached = True
         return old
     observations = store.observations()
     fit = _renew(old, observations, api)
@@ -66,7 +67,7 @@ def current_predictor(
         api=api,
         versions=versions(),
         fingerprint=fingerprint,
-        n_runs=len(observations),
+        n_runs=count_runs(observations),
         promoted=fit.promoted,
         reason=fit.reason,
         errors=fit.errors,
@@ -103,9 +104,9 @@ class Renewal:
 
 
 def _renew(old: Predictor | None, observations: Sequence[Observation], api: str) -> Renewal:
-    if old is not None and not _has_grown(old, len(observations)):
+    if old is not None and not _has_grown(old, count_runs(observations)):
         adapted = old.adapt(observations)
-        reason = f"adapted to {len(observations)} runs"
+        reason = f"adapted to {count_runs(observations)} runs"
         return Renewal(adapted, promoted=False, reason=reason, errors={})
     new = Predictor().fit(observations, prior=load_prior(api))
     return judge(old, new, observations)
@@ -119,7 +120,7 @@ def judge(old: Predictor | None, new: Predictor, observations: Sequence[Observat
     after = new.out_of_group(observations)
     if old is None or old.n_runs_ < ALWAYS_BELOW:
         # Of a handful of runs neither fit can be called the better one.
-        reason = f"fitted to {len(observations)} runs"
+        reason = f"fitted to {count_runs(observations)} runs"
         return Renewal(new, promoted=True, reason=reason, errors=_medians(after))
     before = old.out_of_group(observations)
     worse = {name: _worse(before[name], after[name]) for name in before}
@@ -130,7 +131,7 @@ def judge(old: Predictor | None, new: Predictor, observations: Sequence[Observat
         adapted = old.adapt(observations)
         return Renewal(adapted, promoted=False, reason=reason, errors=_medians(before))
     told = f"at worst {worse[name]:+.0%} at {name}" if worse.get(name, -1) > -1 else "few to judge"
-    reason = f"refitted to {len(observations)} runs; {told}"
+    reason = f"refitted to {count_runs(observations)} runs; {told}"
     return Renewal(new, promoted=True, reason=reason, errors=_medians(after))
 
 

@@ -112,6 +112,8 @@ class Predictor:
 
     predictor_id: int | None = None
     """Number in the store, where it is kept there."""
+    cached: bool = False
+    """Whether it was read from the store as it was, with nothing left to learn."""
 
     def fit(
         self, observations: Sequence[Observation], *, prior: Sequence[Observation] = ()
@@ -128,7 +130,7 @@ class Predictor:
             self._memory = MemoryRegressor().fit([], np.empty(0))
             self.adapt(observations, rows=None if prior else rows)
             self.fit_success(taught)
-        self.n_runs_ = len(observations)
+        self.n_runs_ = count_runs(observations)
         return self
 
     def adapt(self, observations: Sequence[Observation], *, rows: Rows | None = None) -> Predictor:
@@ -137,6 +139,7 @@ class Predictor:
         The general part stays as it was fitted. ``rows`` are those of the observations, where they
         are known.
         """
+        self.cached = False
         taught = _taught(observations)
         good = [(o, c) for o, c in taught if o.reason is None]
         rows = rows or build_rows(good)
@@ -145,7 +148,7 @@ class Predictor:
         self._memory = _fit_memory(good)
         self._first_token = FirstToken.fit(good)
         self._known = Known.of(taught)
-        own = [(o, c) for o, c in taught if o.purpose is not Purpose.IMPORT]
+        own = _own(taught)
         self._history = balance([case_key(c) for _, c in own], [o.reason is None for o, _ in own])
         return self
 
@@ -171,7 +174,7 @@ class Predictor:
 
         Of our own runs every one counts; of strangers' the cleaned label of each case.
         """
-        own = [(o, c) for o, c in taught if o.purpose is not Purpose.IMPORT]
+        own = _own(taught)
         told = labels([(o, c) for o, c in taught if o.purpose is Purpose.IMPORT])
         cases = [case for _, case in own] + [label.case for label in told]
         ok = [o.reason is None for o, _ in own] + [label.ok for label in told]
@@ -326,6 +329,16 @@ def _fit_memory(good: Sequence[tuple[Observation, Case]]) -> MemoryRegressor:
 
 def _taught(observations: Iterable[Observation]) -> list[tuple[Observation, Case]]:
     return [(o, c) for o in observations if teaches(o) and (c := Case.of(o)) is not None]
+
+
+def _own(taught: Iterable[tuple[Observation, Case]]) -> list[tuple[Observation, Case]]:
+    """Runs of this store: of each the one observation that tells how it ended."""
+    return [(o, c) for o, c in taught if o.purpose is not Purpose.IMPORT and o.counts]
+
+
+def count_runs(observations: Iterable[Observation]) -> int:
+    """How many runs they are of."""
+    return sum(observation.counts for observation in observations)
 
 
 def teaches(observation: Observation) -> bool:

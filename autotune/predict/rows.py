@@ -13,6 +13,7 @@ import numpy.typing as npt
 from autotune.domain import stats
 from autotune.domain.config import Config
 from autotune.domain.model import ModelFacts
+from autotune.domain.run import Purpose
 from autotune.domain.study import Observation
 from autotune.domain.workload import Workload
 from autotune.features.case import Array, Case
@@ -150,9 +151,10 @@ def repeats(
 
 
 def _repeat_sd(phase: str, runs: Sequence[Sequence[Observation]]) -> float:
-    """Pooled standard deviation within the cases that were run more than once."""
+    """Pooled standard deviation within the cases that were measured more than once."""
     squares, freedom = 0.0, 0
-    for again in runs:
+    for every in runs:
+        again = [run for run in every if run.purpose is not Purpose.USER]
         found = [s for run in again if (s := SECONDS[phase](run)) and IS_CLEAN[phase](run)]
         if len(found) > 1:
             logs = np.log(found)
@@ -163,8 +165,9 @@ def _repeat_sd(phase: str, runs: Sequence[Sequence[Observation]]) -> float:
 
 def _fold(phase: str, runs: Sequence[Observation]) -> tuple[float, bool]:
     """(median seconds, whether they are clean) of repeats; NaN where nothing was measured."""
-    found = [(SECONDS[phase](run), IS_CLEAN[phase](run)) for run in runs]
-    measured = [(seconds, clean) for seconds, clean in found if seconds]
-    clean = [seconds for seconds, is_clean in measured if is_clean]
-    chosen = clean or [seconds for seconds, _ in measured]
-    return (stats.median(chosen), bool(clean)) if chosen else (np.nan, False)
+    told = [run for run in runs if SECONDS[phase](run)]
+    clean = [run for run in told if IS_CLEAN[phase](run)]
+    # What was measured on purpose is better than ordinary use, of which there is more.
+    exact = [run for run in clean if run.purpose is not Purpose.USER]
+    seconds = [s for run in exact or clean or told if (s := SECONDS[phase](run))]
+    return (stats.median(seconds), bool(clean)) if seconds else (np.nan, False)

@@ -78,7 +78,9 @@ RUN_COLUMNS: Mapping[str, str] = {
     "model_s": "reading the model, in seconds",
     "context_s": "making the context, in seconds",
     "first_eval_s": "the first evaluation, in seconds",
+    "recommendation_id": "advice that was at hand when an application loaded the model",
     "cached_ratio": "share of the file in the page cache before",
+    "load_peak_bytes": "highest memory until an application's model was loaded",
     "planned_bytes": "memory that was expected",
     "peak_anon_bytes": "highest anonymous memory",
     "peak_file_bytes": "highest file-backed memory",
@@ -95,7 +97,7 @@ RUN_COLUMNS: Mapping[str, str] = {
     "decode_tps": "generated tokens per second, median",
     "ttft_s": "time to first token in seconds, median",
     "load_s": "model_s + context_s + first_eval_s",
-    "n_generations": "generations of its workload kept",
+    "n_generations": "generations of its workload kept; of purpose user, all of them",
 }
 
 GENERATION_COLUMNS: Mapping[str, str] = {
@@ -115,6 +117,7 @@ GENERATION_COLUMNS: Mapping[str, str] = {
     "decode_ns": "wall time of all generated tokens, in nanoseconds",
     "prefill_cpu_ns": "processor time of the prompt, all threads, in nanoseconds",
     "decode_cpu_ns": "processor time of the generated tokens, all threads, in nanoseconds",
+    "ended_at": "of a run of purpose user: when it was done, UTC",
     **CONDITION_COLUMNS,
 }
 
@@ -165,6 +168,11 @@ def runs_frame(store: Store) -> pd.DataFrame:
     with store.database.read() as session:
         runs, generations = _frame(session, _runs()), _frame(session, _generations())
     of_run = ["run_id", "workload"]
+    # What an application generates is of all sizes: its medians are over all of them.
+    used = runs.loc[runs["purpose"] == "user", of_run].set_index("run_id")["workload"].to_dict()
+    pairs = zip(generations["run_id"], generations["workload"], strict=True)
+    asked = [used.get(run_id, workload) for run_id, workload in pairs]
+    generations["workload"] = pd.array(asked, dtype="string")
     clean = generations[generations["contamination"] == ""].groupby(of_run)[_RATES].median()
     by_run = generations.groupby(of_run)
     medians = clean.combine_first(by_run[_RATES].median()).assign(n_generations=by_run.size())

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Row, and_, or_, select
 from sqlalchemy.orm import Session
 
-from autotune.domain import stats
 from autotune.domain.machine import Build, DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
-from autotune.domain.run import MEASURE_VERSION, Reason
+from autotune.domain.run import MEASURE_VERSION, Purpose, Reason
+from autotune.domain.stored import RunState
 from autotune.domain.study import Observation
 from autotune.domain.workload import Workload
 from autotune.store.codec import from_json
+from autotune.store.rates import Rates, read_rates
 from autotune.store.tables import (
     BuildRow,
     ConfigRow,
-    GenerationRow,
     LoadRunRow,
     MachineRow,
     ModelLocationRow,
@@ -38,6 +35,8 @@ from autotune.store.translate.facts import (
 )
 from autotune.store.translate.history import load_time
 
+UNTOLD = [reason for reason in Reason if not reason.is_label]
+"""Reasons that say nothing of the configuration."""
 TEACHES = and_(
     or_(
         LoadRunRow.import_key.is_not(None),
@@ -46,10 +45,14 @@ TEACHES = and_(
     LoadRunRow.discarded_at.is_(None),
     or_(
         LoadRunRow.reason.is_(None),
-        LoadRunRow.reason.not_in([reason for reason in Reason if not reason.is_label]),
+        LoadRunRow.reason.not_in(UNTOLD),
+        and_(LoadRunRow.purpose == Purpose.USER, LoadRunRow.model_s.is_not(None)),
     ),
 )
-"""Measured by today's procedure or by somebody else, and told something of the configuration."""
+"""Measured by today's procedure or by somebody else, and told something of the configuration.
+
+A model in use teaches from its load on, also when its application was ended later.
+"""
 
 _RUN = (
     LoadRunRow.run_id,
@@ -60,6 +63,7 @@ _RUN = (
     LoadRunRow.workload_id,
     LoadRunRow.purpose,
     LoadRunRow.started_at,
+    LoadRunRow.state,
     LoadRunRow.reason,
     LoadRunRow.model_s,
     LoadRunRow.context_s,
@@ -77,44 +81,6 @@ _RUN = (
     ConfigRow.canonical_json,
     BuildRow.facts_json.label("build_json"),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
-    """Medians over the generations of one run under one workload: over the clean ones, if any."""
-
-    prefill_tps: float | None = None
-    decode_tps: float | None = None
-    ttft_s: float | None = None
-    n: int = 0
-
-
-def read_rates(session: Session, runs: Select[int]) -> dict[int, dict[str, Rates]]:
-    """Rates of the selected run numbers: run → workload → rates, in the order measured."""
-    query = (
-        select(
-            GenerationRow.run_id,
-            GenerationRow.workload_id,
-            GenerationRow.prefill_tps,
-            GenerationRow.decode_tps,
-            GenerationRow.ttft_s,
-            GenerationRow.contamination,
-        )
-        .where(GenerationRow.run_id.in_(runs))
-        .order_by(GenerationRow.run_id, GenerationRow.workload_id)
-    )
-    rates: dict[int, dict[str, Rates]] = defaultdict(dict)
-    for (run_id, workload), rows in groupby(session.execute(query), lambda row: (row[0], row[1])):
-        found = list(rows)
-        clean = [row for row in found if not row.contamination]
-        _, _, prefill, decode, ttft, _ = zip(*(clean or found), strict=True)
-        rates[run_id][workload] = Rates(
-            prefill_tps=_median(prefill),
-            decode_tps=_median(decode),
-            ttft_s=_median(ttft),
-            n=len(found),
-        )
-    return rates
 
 
 def read_observations(
@@ -179,7 +145,11 @@ def _observations(
 ) -> Iterator[Observation]:
     machine, probe = shared.machine(run.machine_id)
     build = shared.build(run.build_json)
-    for workload_id, rate in (rates or {run.workload_id: Rates()}).items():
+    workloads = {label: shared.workload(label) for label in rates or {run.workload_id: Rates()}}
+    largest = max(workloads, key=lambda label: workloads[label].n_tokens)
+    for label, workload in workloads.items():
+        rate = rates.get(label, Rates())
+        whole = _whole(run, rates) if label == largest else {"counts": False}
         yield Observation(
             run_id=run.run_id,
             machine_id=run.machine_id,
@@ -191,27 +161,45 @@ def _observations(
             build=build.label if build else "",
             api=build.api if build else "CPU",
             config=shared.config(run.canonical_json),
-            workload=shared.workload(workload_id),
+            workload=workload,
             purpose=run.purpose,
             started_at=run.started_at,
-            reason=run.reason,
-            load=load_time(run.model_s, run.context_s, run.first_eval_s),
+            reason=_reason(run),
             cached_ratio=run.cached_ratio,
-            peak_anon_bytes=run.peak_anon_bytes,
-            peak_file_bytes=run.peak_file_bytes,
-            peak_rss_bytes=run.peak_rss_bytes,
-            peak_vram_bytes=run.peak_vram_bytes,
             prefill_tps=rate.prefill_tps,
             decode_tps=rate.decode_tps,
             ttft_s=rate.ttft_s,
             foreign_cpu_ratio=run.foreign_cpu_ratio,
             cpu_celsius_max=run.cpu_celsius_max,
             on_ac=run.on_ac,
-            contaminated=bool(run.contamination),
+            contaminated=_is_contaminated(run, rate),
             load_contaminated=bool(run.load_contamination),
+            **whole,
         )
 
 
-def _median(values: tuple[float | None, ...]) -> float | None:
-    known = [value for value in values if value is not None]
-    return stats.median(known) if known else None
+def _whole(run: Row[*tuple[Any, ...]], rates: dict[str, Rates]) -> dict[str, Any]:
+    """What is told once of a run, however many workloads it had.
+
+    How much memory ordinary use takes is known when it is over, and only if there was any.
+    """
+    load = load_time(run.model_s, run.context_s, run.first_eval_s)
+    if run.purpose is Purpose.USER and (run.state is not RunState.COMPLETE or not rates):
+        return {"load": load}
+    peaks = ("peak_anon_bytes", "peak_file_bytes", "peak_rss_bytes", "peak_vram_bytes")
+    return {"load": load} | {name: getattr(run, name) for name in peaks}
+
+
+def _reason(run: Row[*tuple[Any, ...]]) -> Reason | None:
+    """Why it failed. A model in use that was stopped, or whose application was, did not."""
+    if run.purpose is Purpose.USER and run.reason in UNTOLD:
+        return None
+    reason: Reason | None = run.reason
+    return reason
+
+
+def _is_contaminated(run: Row[*tuple[Any, ...]], rate: Rates) -> bool:
+    """A measured run is judged as a whole, ordinary use by what is alike in it."""
+    if run.purpose is Purpose.USER:
+        return bool(rate.n) and not rate.n_clean
+    return bool(run.contamination)

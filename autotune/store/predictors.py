@@ -5,23 +5,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, case, func, literal, select, update
 
-from autotune.domain.stored import StoredPredictor
+from autotune.domain.run import Purpose
+from autotune.domain.stored import RunState, StoredPredictor
 from autotune.store.codec import to_json
 from autotune.store.engine import Database
 from autotune.store.observations import TEACHES
-from autotune.store.tables import LoadRunRow, PredictorRow, ProbeRow
+from autotune.store.tables import GenerationRow, LoadRunRow, PredictorRow, ProbeRow
+
+_NEWS = (1, 4, 16, 64, 256)
+"""Generations of a run at which there is something new to learn from it."""
 
 
 def fingerprint(database: Database) -> str:
-    """Changes whenever a run that teaches is added or taken back, or a machine is probed anew."""
+    """Changes whenever a run that teaches is added or taken back, or a machine is probed anew.
+
+    A run of ordinary use changes it a few times as its generations become many, and at its end: a
+    predictor that learned from each one would do nothing else.
+    """
     with database.read() as session:
         n, newest = session.execute(
             select(func.count(LoadRunRow.run_id), func.max(LoadRunRow.run_id)).where(TEACHES)
         ).one()
         probe = session.scalar(select(func.max(ProbeRow.probe_id)))
-    return f"{n} runs to {newest or 0}, probe {probe or 0}"
+        used = session.scalar(_news_of_use())
+    return f"{n} runs to {newest or 0}, use {used or 0}, probe {probe or 0}"
+
+
+def _news_of_use() -> Select[int]:
+    """How often runs of ordinary use said something new: at :data:`_NEWS`, and when they ended."""
+    n = func.count(GenerationRow.generation_id)
+    news = sum((case((n >= least, 1), else_=0) for least in _NEWS), start=literal(0))
+    run = (
+        select((news + case((LoadRunRow.state == RunState.RUNNING, 0), else_=1)).label("news"))
+        .outerjoin(GenerationRow, GenerationRow.run_id == LoadRunRow.run_id)
+        .where(TEACHES, LoadRunRow.purpose == Purpose.USER)
+        .group_by(LoadRunRow.run_id, LoadRunRow.state)
+        .subquery()
+    )
+    return select(func.sum(run.c.news))
 
 
 def record_predictor(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from sqlalchemy import Select, and_, func, select
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import Session, joinedload
 
 from autotune.domain.errors import UserError
 from autotune.domain.machine import DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
+from autotune.domain.run import Purpose
 from autotune.domain.stored import (
     RunRecord,
     RunState,
@@ -18,16 +19,13 @@ from autotune.domain.stored import (
     StoredStudy,
 )
 from autotune.domain.study import Observation, Study
+from autotune.domain.workload import Workload
 from autotune.store.engine import Database
-from autotune.store.observations import (
-    TEACHES,
-    Rates,
-    latest_probe,
-    read_observations,
-    read_rates,
-)
+from autotune.store.observations import TEACHES, latest_probe, read_observations
+from autotune.store.rates import Rates, read_rates
 from autotune.store.tables import (
     ConfigRow,
+    GenerationRow,
     LoadRunRow,
     MachineRow,
     ModelLocationRow,
@@ -41,7 +39,6 @@ from autotune.store.translate.facts import (
     disk_probe,
     machine_facts,
     model_facts,
-    workload_value,
 )
 from autotune.store.translate.history import (
     load_time,
@@ -107,9 +104,11 @@ class Reader:
             .limit(limit)
         )
         with self._database.read() as session:
-            rates = read_rates(session, runs)
+            rates, n = read_rates(session, runs), _count_generations(session, runs)
             rows = session.scalars(_with_names().where(LoadRunRow.run_id.in_(runs)))
-            return tuple(_stored_run(row, rates.get(row.run_id, {})) for row in rows)
+            return tuple(
+                _stored_run(row, rates.get(row.run_id, {}), n.get(row.run_id, 0)) for row in rows
+            )
 
     def count_runs(self) -> int:
         """Runs of every state."""
@@ -123,8 +122,9 @@ class Reader:
             if row is None:
                 raise UserError(f"no run {run_id}: autotune runs lists them")
             rates = read_rates(session, select(LoadRunRow.run_id).filter_by(run_id=run_id))
+            n = len(row.generations)
             return RunRecord(
-                summary=_stored_run(row, rates.get(run_id, {})),
+                summary=_stored_run(row, rates.get(run_id, {}), n),
                 trial=trial_value(row),
                 run=run_value(row),
                 prediction=prediction_value(row),
@@ -154,7 +154,7 @@ class Reader:
             found = read_observations(session, LoadRunRow.run_id == run_id)
         if not found:
             raise UserError(f"no run {run_id}: autotune runs lists them")
-        return found[0]
+        return next(observation for observation in found if observation.counts)
 
     def list_studies(
         self, *, model_id: str | None = None, limit: int | None = 50
@@ -220,9 +220,22 @@ def _with_names() -> Select[LoadRunRow]:
     )
 
 
-def _stored_run(row: LoadRunRow, rates: dict[str, Rates]) -> StoredRun:
+def _count_generations(session: Session, runs: Select[int]) -> dict[int, int]:
+    """How many generations each of the runs has; a run without any is left out."""
+    query = (
+        select(GenerationRow.run_id, func.count(GenerationRow.generation_id))
+        .where(GenerationRow.run_id.in_(runs))
+        .group_by(GenerationRow.run_id)
+    )
+    return {run_id: int(n) for run_id, n in session.execute(query)}
+
+
+def _stored_run(row: LoadRunRow, rates: dict[str, Rates], n_generations: int) -> StoredRun:
     load = load_time(row.model_s, row.context_s, row.first_eval_s)
-    rate = rates.get(row.workload_id, Rates())
+    workload_id = row.workload_id
+    if row.purpose is Purpose.USER:  # what it was used for most is known when it was used
+        workload_id = next(iter(rates), workload_id)
+    rate = rates.get(workload_id, Rates())
     return StoredRun(
         run_id=row.run_id,
         study_id=row.study_id,
@@ -232,7 +245,7 @@ def _stored_run(row: LoadRunRow, rates: dict[str, Rates]) -> StoredRun:
         backend=row.backend,
         build=build_value(row.build).label if row.build else "",
         config=config_value(row.config.canonical_json),
-        workload=workload_value(row.workload),
+        workload=Workload.parse(workload_id),
         purpose=row.purpose,
         state=row.state,
         started_at=row.started_at,
@@ -245,7 +258,7 @@ def _stored_run(row: LoadRunRow, rates: dict[str, Rates]) -> StoredRun:
         prefill_tps=rate.prefill_tps,
         decode_tps=rate.decode_tps,
         ttft_s=rate.ttft_s,
-        n_reps=rate.n,
+        n_reps=n_generations if row.purpose is Purpose.USER else rate.n,
         discarded_at=row.discarded_at,
     )
 

@@ -13,6 +13,7 @@ from autotune.domain.stored import StoredPredictor
 from autotune.store import predictors, quality, schema
 from autotune.store.engine import Database
 from autotune.store.imports import Imported, import_tests
+from autotune.store.kpis import Kpis, Scope, read_kpis
 from autotune.store.reader import Reader
 from autotune.store.writer import Writer
 
@@ -58,6 +59,10 @@ class Store(Writer, Reader):
     def latest_predictor(self, *, api: str, versions: str) -> StoredPredictor | None:
         """The newest fit for what an engine computes with, if these versions made it."""
         return predictors.latest_predictor(self.database, api=api, versions=versions)
+
+    def kpis(self, scope: Scope | None = None) -> Kpis:
+        """Key figures of ordinary use: see :mod:`autotune.store.kpis`."""
+        return read_kpis(self.database, scope or Scope())
 
     def record_quality(self, cost: QualityCost, **measured: Any) -> int:
         """Keep a quality cost: see :func:`autotune.store.quality.record_quality`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import select, update
@@ -14,29 +14,26 @@ from autotune.domain.errors import UserError
 from autotune.domain.machine import DiskFacts, DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.prediction import Prediction, Recommendation
-from autotune.domain.run import MEASURE_VERSION, Reason, Run, Trial
+from autotune.domain.run import Purpose, Reason, Run, Trial
 from autotune.domain.stored import RunState
 from autotune.domain.study import Study, StudyState
 from autotune.store.codec import to_json
 from autotune.store.engine import Database
 from autotune.store.recorder import Recorder, is_overdue
-from autotune.store.tables import (
-    LoadRunRow,
-    ModelLocationRow,
-    RecommendationRow,
-    StudyRow,
-)
+from autotune.store.run_rows import location_row, report, run_row
+from autotune.store.tables import LoadRunRow, ModelLocationRow, RecommendationRow, StudyRow
 from autotune.store.translate.facts import (
-    build_row,
     config_row,
     machine_row,
     model_row,
     probe_row,
     workload_row,
 )
-from autotune.store.translate.history import fill_outcome, prediction_rows
+from autotune.store.use import Use, append_generations, end_use, enter_use
 
 LOST = "the process that measured it went away"
+IDLE = timedelta(days=1)
+"""Silence after which a model in use is given up, where the system tells nothing of processes."""
 
 
 class Writer:
@@ -137,35 +134,20 @@ class Writer:
         The run is ``running`` until :meth:`finish_run`, or until somebody finds that this process
         went away (:meth:`close_dead_runs`).
         """
-        now = self._now()
         with self._database.write() as session:
-            session.merge(self._location(model_id, trial.model_path))
-            row = LoadRunRow(
-                study_id=study_id,
+            row = run_row(
+                session,
+                trial,
                 machine_id=machine_id,
                 model_id=model_id,
-                model_path=str(trial.model_path),
                 backend=backend,
-                config=session.merge(config_row(trial.config)),
-                workload=session.merge(workload_row(trial.workload)),
-                purpose=trial.purpose,
-                n_reps=trial.n_reps,
-                max_reps=trial.max_reps,
-                sampling_s=trial.sampling_s,
-                timeout_s=trial.timeout_s,
-                memory_limit_bytes=trial.memory_limit_bytes,
+                study_id=study_id,
+                prediction=prediction,
                 planned_bytes=planned_bytes,
                 source=source,
-                measure_version=MEASURE_VERSION,
-                started_at=now,
-                state=RunState.RUNNING,
-                message="",
-                log_excerpt="",
-                predictions=prediction_rows(prediction, made_at=now) if prediction else [],
-                **self._recorded,
+                now=self._now(),
+                recorder=self._recorder,
             )
-            session.add(row)
-            session.flush()
             return row.run_id
 
     def finish_run(self, run_id: int, run: Run) -> None:
@@ -176,10 +158,22 @@ class Writer:
         """
         with self._database.write() as session:
             row = _open_run(session, run_id)
-            row.build = session.merge(build_row(run.build)) if run.build else None
-            for workload in {generation.workload for generation in run.generations}:
-                session.merge(workload_row(workload))
-            fill_outcome(row, run)
+            report(session, row, run)
+
+    def record_use(self, use: Use, *, run_id: int | None) -> int:
+        """Keep what is new of a model in use, in one transaction; returns the run's number.
+
+        ``run_id`` is that number, None for the first time; a run that the store no longer knows is
+        entered once more.
+        """
+        with self._database.write() as session:
+            row = None if run_id is None else session.get(LoadRunRow, run_id)
+            if row is None:
+                row = enter_use(session, use, now=self._now(), recorder=self._recorder)
+            append_generations(session, row, use.generations)
+            if use.ending is not None:
+                end_use(session, row, use.ending)
+            return row.run_id
 
     def cancel_run(self, run_id: int) -> None:
         """Close an open run that somebody stopped; it says nothing about its configuration."""
@@ -203,10 +197,12 @@ class Writer:
         model_id: str,
         study_id: int | None = None,
         speedup: float | None = None,
+        cached: bool | None = None,
     ) -> int:
         """Keep what was advised and why; returns its number.
 
-        ``speedup`` is the measured request time of the default over that of the advice.
+        ``speedup`` is the measured request time of the default over that of the advice; ``cached``
+        is whether the stored predictor answered as it was (None for what a study found out).
         """
         with self._database.write() as session:
             row = RecommendationRow(
@@ -220,6 +216,7 @@ class Writer:
                 confidence=recommendation.confidence,
                 reasons=to_json(recommendation.reasons),
                 speedup=speedup,
+                cached=cached,
                 made_at=self._now(),
             )
             session.add(row)
@@ -238,7 +235,7 @@ class Writer:
                     study.state, study.note = StudyState.FAILED, LOST
                     study.finished_at = self._now()
             runs = select(LoadRunRow).where(LoadRunRow.state == RunState.RUNNING)
-            dead = [run for run in session.scalars(runs) if self._is_dead(run, run.timeout_s)]
+            dead = [run for run in session.scalars(runs) if self._is_lost(run)]
             for run in dead:
                 _close(run, Reason.INTERRUPTED, LOST)
             return len(dead)
@@ -247,14 +244,21 @@ class Writer:
     def _recorded(self) -> dict[str, int | str | None]:
         return {"recorder_pid": self._recorder.pid, "recorder_birth": self._recorder.birth}
 
+    def _is_lost(self, run: LoadRunRow) -> bool:
+        """Whether nobody works on a run. A model in use may idle for as long as its process."""
+        if run.purpose is not Purpose.USER:
+            return self._is_dead(run, run.timeout_s)
+        recorder = Recorder(pid=run.recorder_pid, birth=run.recorder_birth)
+        news_at = run.started_at + timedelta(seconds=run.elapsed_s or 0.0)
+        is_told = recorder.birth is not None
+        return recorder.is_gone() or (not is_told and self._now() - news_at > IDLE)
+
     def _is_dead(self, row: StudyRow | LoadRunRow, limit_s: float) -> bool:
         recorder = Recorder(pid=row.recorder_pid, birth=row.recorder_birth)
         return recorder.is_gone() or is_overdue(row.started_at, limit_s, now=self._now())
 
     def _location(self, model_id: str, path: Path, **known: object) -> ModelLocationRow:
-        return ModelLocationRow(
-            model_id=model_id, path=str(path), last_seen_at=self._now(), **known
-        )
+        return location_row(model_id, path, seen_at=self._now(), **known)
 
 
 def _open_run(session: Session, run_id: int) -> LoadRunRow:

@@ -67,44 +67,57 @@ def conditions() -> list[sa.Column[Any]]:
 
 PREDICTION_OUTCOME = """
 CREATE VIEW prediction_outcome AS
-WITH sample AS (
-    SELECT run_id, workload_id, 'prefill_tps' AS target, prefill_tps AS value,
-        coalesce(contamination, '') <> '' AS is_spoilt FROM generation_run
-    UNION ALL SELECT run_id, workload_id, 'decode_tps', decode_tps,
-        coalesce(contamination, '') <> '' FROM generation_run
-    UNION ALL SELECT run_id, workload_id, 'ttft_s', ttft_s,
-        coalesce(contamination, '') <> '' FROM generation_run
+WITH near AS (
+    SELECT run_id, prefill_tps, decode_tps, ttft_s,
+        CASE WHEN coalesce(generation_run.contamination, '') = '' THEN 0 ELSE 1 END AS is_spoilt
+    FROM generation_run JOIN load_run USING (run_id)
+    JOIN workload AS done ON done.workload_id = generation_run.workload_id
+    JOIN workload AS asked ON asked.workload_id = load_run.workload_id
+    WHERE done.workload_id = asked.workload_id OR (purpose = 'user'
+        AND 10 * done.n_prompt BETWEEN 7 * asked.n_prompt AND 14 * asked.n_prompt
+        AND 10 * done.n_gen BETWEEN 7 * asked.n_gen AND 14 * asked.n_gen
+        AND 10 * done.n_depth BETWEEN 7 * asked.n_depth AND 14 * asked.n_depth + 320
+        AND done.n_parallel = asked.n_parallel)
+), sample AS (
+    SELECT run_id, 'prefill_tps' AS target, prefill_tps AS value, is_spoilt FROM near
+    UNION ALL SELECT run_id, 'decode_tps', decode_tps, is_spoilt FROM near
+    UNION ALL SELECT run_id, 'ttft_s', ttft_s, is_spoilt FROM near
 ), kept AS (
-    SELECT run_id, workload_id, target, value,
-        dense_rank() OVER (PARTITION BY run_id, workload_id ORDER BY is_spoilt) AS choice
+    SELECT run_id, target, value, is_spoilt,
+        dense_rank() OVER (PARTITION BY run_id ORDER BY is_spoilt) AS choice
     FROM sample
 ), ranked AS (
-    SELECT run_id, workload_id, target, value,
-        row_number() OVER (PARTITION BY run_id, workload_id, target ORDER BY value) AS place,
-        count(*) OVER (PARTITION BY run_id, workload_id, target) AS n
+    SELECT run_id, target, value, is_spoilt,
+        row_number() OVER (PARTITION BY run_id, target ORDER BY value) AS place,
+        count(*) OVER (PARTITION BY run_id, target) AS n
     FROM kept WHERE choice = 1 AND value IS NOT NULL
-), rate AS (
-    SELECT run_id, workload_id, target, avg(value) AS measured
-    FROM ranked WHERE place IN ((n + 1) / 2, (n + 2) / 2)
-    GROUP BY run_id, workload_id, target
 ), outcome AS (
-    SELECT run_id, target, measured FROM rate JOIN load_run USING (run_id, workload_id)
-    UNION ALL SELECT run_id, 'load_s', model_s + context_s + first_eval_s FROM load_run
-    UNION ALL SELECT run_id, 'peak_memory_bytes', peak_rss_bytes FROM load_run
-    UNION ALL SELECT run_id, 'success', CASE WHEN reason IS NULL THEN 1.0 ELSE 0.0 END
+    SELECT run_id, target, avg(value) AS measured, max(is_spoilt) AS is_spoilt
+    FROM ranked WHERE place IN ((n + 1) / 2, (n + 2) / 2)
+    GROUP BY run_id, target
+    UNION ALL SELECT run_id, 'load_s', model_s + context_s + first_eval_s, 0 FROM load_run
+    UNION ALL SELECT run_id, 'peak_memory_bytes',
+        CASE WHEN purpose <> 'user' OR state = 'complete' THEN peak_rss_bytes END, 0 FROM load_run
+    UNION ALL SELECT run_id, 'success', CASE WHEN reason IS NULL THEN 1.0
+        WHEN reason NOT IN ('cancelled', 'interrupted') THEN 0.0
+        WHEN purpose = 'user' AND model_s IS NOT NULL THEN 1.0 END, 0
     FROM load_run
 )
 SELECT run_id, machine_id, model_id, load_run.backend, purpose, made_at, target, evidence,
     prediction.n_runs, predictor_id, q05, q50, q95, p_success, measured,
     abs(q50 / measured - 1) AS ape,
     measured BETWEEN q05 AND q95 AS covered,
-    (coalesce(CASE target WHEN 'load_s' THEN load_contamination
+    (is_spoilt = 0 AND coalesce(CASE target WHEN 'load_s' THEN load_contamination
         WHEN 'peak_memory_bytes' THEN '' WHEN 'success' THEN ''
         ELSE load_run.contamination END, '') = '' AND discarded_at IS NULL) AS clean
 FROM prediction JOIN load_run USING (run_id) JOIN outcome USING (run_id, target)
 WHERE measured IS NOT NULL AND elapsed_s IS NOT NULL
 """
-"""What was expected of every run, beside what came of it: accuracy over time is one query."""
+"""What was expected of every run, beside what came of it: accuracy over time is one query.
+
+A run of ordinary use is held to what was expected by those of its generations that are about as
+large as what was asked: by up to √2. Its memory is known when it is over.
+"""
 
 
 def upgrade() -> None:
@@ -277,6 +290,28 @@ def _create_history() -> None:
     )
     op.create_index("ix_study_machine_id_model_id", "study", ["machine_id", "model_id"])
     op.create_table(
+        "recommendation",
+        required("recommendation_id", KEY),
+        optional("study_id", KEY, sa.ForeignKey("study.study_id")),
+        required("machine_id", TEXT, sa.ForeignKey("machine.machine_id")),
+        required("model_id", TEXT, sa.ForeignKey("model.model_id")),
+        required("backend", TEXT),
+        required("config_id", TEXT, sa.ForeignKey("config.config_id")),
+        required("target", closed("target", "speed", "balanced", "quality")),
+        required("workload_id", TEXT, sa.ForeignKey("workload.workload_id")),
+        required("confidence", REAL),
+        required("reasons", TEXT),
+        optional("speedup", REAL),
+        optional("cached", FLAG),
+        required("made_at", INSTANT),
+        sa.PrimaryKeyConstraint("recommendation_id"),
+        sa.CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
+        not_negative("speedup"),
+    )
+    op.create_index(
+        "ix_recommendation_machine_id_model_id", "recommendation", ["machine_id", "model_id"]
+    )
+    op.create_table(
         "load_run",
         required("run_id", KEY),
         optional("study_id", KEY, sa.ForeignKey("study.study_id")),
@@ -301,6 +336,7 @@ def _create_history() -> None:
         required("measure_version", COUNT),
         optional("import_key", TEXT),
         optional("import_json", TEXT),
+        optional("recommendation_id", KEY, sa.ForeignKey("recommendation.recommendation_id")),
         required("started_at", INSTANT),
         required("state", closed("state", "running", "complete", "failed")),
         optional(
@@ -325,6 +361,7 @@ def _create_history() -> None:
         optional("context_s", REAL),
         optional("first_eval_s", REAL),
         optional("cached_ratio", REAL),
+        optional("load_peak_bytes", COUNT),
         optional("peak_anon_bytes", COUNT),
         optional("peak_file_bytes", COUNT),
         optional("peak_rss_bytes", COUNT),
@@ -356,6 +393,7 @@ def _create_history() -> None:
             "context_s",
             "first_eval_s",
             "cached_ratio",
+            "load_peak_bytes",
             "peak_anon_bytes",
             "peak_file_bytes",
             "peak_rss_bytes",
@@ -411,6 +449,7 @@ def _create_history() -> None:
         optional("decode_ns", COUNT),
         optional("prefill_cpu_ns", COUNT),
         optional("decode_cpu_ns", COUNT),
+        optional("ended_at", INSTANT),
         *conditions(),
         sa.PrimaryKeyConstraint("generation_id"),
         sa.UniqueConstraint("run_id", "workload_id", "repetition"),
@@ -496,24 +535,3 @@ def _create_history() -> None:
         not_negative("kl_mean", "kl_p99", "n_tokens"),
     )
     op.create_index("ix_quality_model_id_measured_at", "quality", ["model_id", "measured_at"])
-    op.create_table(
-        "recommendation",
-        required("recommendation_id", KEY),
-        optional("study_id", KEY, sa.ForeignKey("study.study_id")),
-        required("machine_id", TEXT, sa.ForeignKey("machine.machine_id")),
-        required("model_id", TEXT, sa.ForeignKey("model.model_id")),
-        required("backend", TEXT),
-        required("config_id", TEXT, sa.ForeignKey("config.config_id")),
-        required("target", closed("target", "speed", "balanced", "quality")),
-        required("workload_id", TEXT, sa.ForeignKey("workload.workload_id")),
-        required("confidence", REAL),
-        required("reasons", TEXT),
-        optional("speedup", REAL),
-        required("made_at", INSTANT),
-        sa.PrimaryKeyConstraint("recommendation_id"),
-        sa.CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
-        not_negative("speedup"),
-    )
-    op.create_index(
-        "ix_recommendation_machine_id_model_id", "recommendation", ["machine_id", "model_id"]
-    )

@@ -17,6 +17,7 @@ from tests.benchmarks import (
     repeatability,
     search,
     studies,
+    telemetry,
     tuning,
 )
 
@@ -31,6 +32,7 @@ FIGURES: dict[str, Callable[[], None]] = {
     "repeatability": repeatability.main,
     "search": search.main,
     "studies": studies.main,
+    "telemetry": telemetry.main,
     "tuning": tuning.main,
     "live": lambda: live.main(NATIVE),
 }

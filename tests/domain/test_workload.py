@@ -58,3 +58,19 @@ def test_every_preset_is_a_workload_that_fits_a_small_context(name: str) -> None
     assert workload.label == PRESETS[name] + ("" if "@d" in PRESETS[name] else "@d0")
     workload.require_context(4096)
     assert workload.n_parallel == 1
+
+
+@pytest.mark.parametrize(
+    ("exact", "coarse"),
+    [
+        ("pp512+tg128@d0", "pp512+tg128@d0"),
+        ("pp500+tg100@d31", "pp512+tg128@d0"),
+        ("pp363+tg90@d33", "pp512+tg64@d32"),
+        ("pp362+tg91@d3000x2", "pp256+tg128@d4096x2"),
+        ("pp1@d5", "pp1@d0"),
+    ],
+)
+def test_requests_of_about_a_size_are_of_one_class(exact: str, coarse: str) -> None:
+    """The nearest powers of two; nothing stays nothing, and a few tokens deep is not deep."""
+    assert Workload.parse(exact).coarse.label == coarse
+    assert Workload.parse(coarse).coarse.label == coarse

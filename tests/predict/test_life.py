@@ -118,6 +118,7 @@ def test_unchanged_rows_are_not_fitted_again(store: Store, monkeypatch: pytest.M
     assert second.predictor_id == first.predictor_id == fits(store)[-1].predictor_id
     assert beliefs(second) == pytest.approx(beliefs(first))
     assert len(fits(store)) == n_fits
+    assert (first.cached, second.cached) == (False, True)
 
 
 def test_new_rows_are_learned_at_once(store: Store) -> None:

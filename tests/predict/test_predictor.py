@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from autotune.domain.prediction import TARGETS, Evidence
-from autotune.domain.run import Reason
+from autotune.domain.run import Purpose, Reason
 from autotune.domain.study import Observation
 from autotune.features.case import Case
 from autotune.measure.simulated import SimulatedRunner
 from autotune.predict.predictor import Predictor
+from autotune.predict.rows import build_rows
 from tests.simulation import SMALL, TRUTH, make_cases, scaled_model, simulate
 
 CASES = make_cases()
@@ -223,3 +224,58 @@ def test_a_disturbed_load_spoils_the_load_time_alone() -> None:
     assert prediction.load_s.q50 == pytest.approx(clean.load.total_s)
     assert prediction.decode_tps.q50 == pytest.approx(clean.decode_tps)
     assert prediction.decode_tps.q95 < 1.1 * prediction.decode_tps.q50
+
+
+def as_use(observation: Observation, *, run_id: int, **changes: object) -> Observation:
+    """The same, seen while an application used the model."""
+    return dataclasses.replace(
+        observation, run_id=run_id, purpose=Purpose.USER, **changes  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_ordinary_use_calibrates_and_is_never_the_measured_answer() -> None:
+    """Its requests are of about a size; a measurement answers, however outnumbered."""
+    (observation,) = simulate(CASES[:1])
+    assert observation.decode_tps is not None
+    used = [as_use(observation, run_id=i, decode_tps=observation.decode_tps / 2) for i in range(9)]
+
+    alone = Predictor().fit(used).forecast(CASES[:1])
+    both = Predictor().fit([*used, observation]).forecast(CASES[:1])
+
+    assert alone.evidence == (Evidence.CALIBRATED,)
+    assert alone.prediction(0).decode_tps.q50 == pytest.approx(observation.decode_tps / 2, rel=0.2)
+    assert both.evidence == (Evidence.MEASURED,)
+    assert both.prediction(0).decode_tps.q50 == pytest.approx(observation.decode_tps)
+
+
+def test_ordinary_use_does_not_outvote_a_measurement_in_a_fit() -> None:
+    """Of one case, the clean measurement is the row; its uses are none besides."""
+    (observation,) = simulate(CASES[:1])
+    assert observation.decode_tps is not None
+    used = [as_use(observation, run_id=i, decode_tps=observation.decode_tps / 2) for i in range(9)]
+    pairs = [(o, Case.of(o)) for o in [*used, observation]]
+    rows = build_rows([(o, case) for o, case in pairs if case is not None])
+
+    assert rows.seconds["decode"].tolist() == pytest.approx([1 / observation.decode_tps])
+
+
+def test_the_workloads_of_one_run_are_one_run() -> None:
+    """One load, one success, one peak: the others tell of their rates alone."""
+    (observation,) = simulate(CASES[:1])
+    sizes = [dataclasses.replace(CASES[0].workload, n_prompt=2**i) for i in range(6, 10)]
+    parts = [
+        as_use(observation, run_id=1, workload=workload, counts=False, load=None,
+               peak_rss_bytes=None)
+        for workload in sizes
+    ]  # fmt: skip
+    whole = as_use(observation, run_id=1)
+    predictor = Predictor().fit([*parts, whole])
+    alone = Predictor().fit([whole])
+
+    assert predictor.n_runs_ == alone.n_runs_ == 1
+    forecast, expected = predictor.forecast(CASES[:1]), alone.forecast(CASES[:1])
+    assert forecast.n_runs == (1,)
+    assert forecast.load.mean == pytest.approx(expected.load.mean)
+    assert forecast.load.sd == pytest.approx(expected.load.sd)
+    assert forecast.peak_bytes == pytest.approx(expected.peak_bytes)
+    assert forecast.p_success == pytest.approx(expected.p_success)

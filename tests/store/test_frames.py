@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pandas as pd
 import pytest
 
 from autotune.domain.conditions import Conditions
-from autotune.domain.run import Reason
+from autotune.domain.run import Purpose, Reason
+from autotune.domain.workload import Workload
 from autotune.store.frames import (
     GENERATION_COLUMNS,
     PREDICTION_COLUMNS,
@@ -17,7 +20,7 @@ from autotune.store.frames import (
     runs_frame,
 )
 from autotune.store.store import Store
-from tests.factories import make_generation, make_run
+from tests.factories import make_generation, make_run, make_trial
 from tests.store import examples
 
 
@@ -118,6 +121,36 @@ def test_spoilt_generations_do_not_judge_a_prediction(store: Store) -> None:
     assert frame.loc[(1, "decode_tps"), "measured"] == pytest.approx(100)
     assert frame.loc[(2, "decode_tps"), "measured"] == pytest.approx(10)
     assert not bool(frame.loc[(2, "decode_tps"), "clean"])
+
+
+def test_ordinary_use_is_held_to_what_was_predicted(store: Store) -> None:
+    """By its generations of about the size that was asked for; memory when it is over."""
+    trial = make_trial(purpose=Purpose.USER)
+    asked = trial.workload  # pp64+tg4
+    sizes = [(70, 5, 20), (50, 3, 0), (200, 4, 0), (64, 40, 0), (64, 4, 900)]
+    rates_ns = [10_000_000, 20_000_000, 1, 1, 1]
+    generations = tuple(
+        make_generation(
+            workload=Workload(n_prompt=n_prompt, n_gen=n_gen, n_depth=n_depth),
+            repetition=i,
+            token_ns=(ns,) * n_gen,
+        )
+        for i, ((n_prompt, n_gen, n_depth), ns) in enumerate(zip(sizes, rates_ns, strict=True))
+    )
+    whole = make_run(trial=trial, generations=generations)
+    assert asked not in {generation.workload for generation in generations}
+    for reason in (None, Reason.INTERRUPTED):
+        run = dataclasses.replace(whole, reason=reason)
+        examples.record(store, run, prediction=examples.make_prediction())
+    frame = predictions_frame(store).set_index(["run_id", "target"])
+
+    assert frame.loc[(1, "decode_tps"), "measured"] == pytest.approx(75)
+    assert bool(frame.loc[(1, "decode_tps"), "clean"])
+    assert (1, "peak_memory_bytes") in frame.index
+    assert (2, "peak_memory_bytes") not in frame.index
+    assert frame.loc[(2, "success"), "measured"] == 1.0
+    runs = runs_frame(store).set_index("run_id")
+    assert runs.loc[1, "n_generations"] == 5
 
 
 def test_accuracy_is_one_row_a_target_and_evidence(store: Store) -> None:

@@ -17,6 +17,7 @@ from autotune.domain.run import Generation, Purpose, Reason
 from autotune.domain.stored import StoredRecommendation
 from autotune.domain.workload import Workload
 from autotune.store.store import Store
+from autotune.store.use import Ended, Generated, Loaded, Use
 from tests.factories import make_generation, make_machine, make_model, make_run, make_trial
 from tests.store import examples
 
@@ -119,7 +120,7 @@ def test_results_of_another_procedure_are_not_mixed_in(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are listed, and not learnt from."""
-    monkeypatch.setattr("autotune.store.writer.MEASURE_VERSION", 0)
+    monkeypatch.setattr("autotune.store.run_rows.MEASURE_VERSION", 0)
     examples.record(store)
 
     assert store.observations() == ()
@@ -179,11 +180,97 @@ def test_each_workload_of_a_run_is_an_observation(store: Store) -> None:
     """Medians never mix two workloads."""
     long = Workload(n_prompt=640, n_gen=4)
     generations = (make_generation(), make_generation(workload=long))
-    trial = make_trial(purpose=Purpose.USER)
-    examples.record(store, make_run(trial=trial, generations=generations))
+    run_id = examples.record(store, make_run(generations=generations))
 
-    rates = {observation.workload: observation.prefill_tps for observation in store.observations()}
+    found = {observation.workload: observation for observation in store.observations()}
+    rates = {workload: observation.prefill_tps for workload, observation in found.items()}
     assert rates == {make_trial().workload: pytest.approx(640), long: pytest.approx(6400)}
+    largest, smaller = found[long], found[make_trial().workload]
+    assert (largest.counts, largest.load, largest.peak_rss_bytes) == (
+        True, make_run().load, make_run().peak_rss_bytes,
+    )  # fmt: skip
+    assert (smaller.counts, smaller.load, smaller.peak_rss_bytes) == (False, None, None)
+    assert store.observation(run_id) == largest
+
+
+def use(store: Store, *sizes: tuple[int, int, int], **changes: Any) -> int:
+    """Record a run of ordinary use with generations of these (n_prompt, n_gen, n_depth)."""
+    generations = tuple(
+        make_generation(
+            workload=Workload(n_prompt=n_prompt, n_gen=n_gen, n_depth=n_depth),
+            repetition=i,
+            token_ns=(10_000_000,) * n_gen,
+        )
+        for i, (n_prompt, n_gen, n_depth) in enumerate(sizes)
+    )
+    trial = make_trial(purpose=Purpose.USER)
+    return examples.record(store, make_run(trial=trial, generations=generations, **changes))
+
+
+def test_ordinary_use_is_grouped_by_size(store: Store) -> None:
+    """No two requests are alike: those of about a size are; what is too short tells nothing."""
+    use(store, (500, 100, 0), (520, 120, 20), (3, 200, 900), (500, 5, 0), (2, 3, 0))
+
+    found = {seen.workload: seen for seen in store.observations()}
+    read = Workload(n_prompt=512, n_gen=128)
+    went_on = Workload(n_prompt=4, n_gen=256, n_depth=1024)
+    short = Workload(n_prompt=512, n_gen=4)
+    assert set(found) == {read, went_on, short}
+    assert found[read].prefill_tps == pytest.approx(5100)
+    assert found[went_on].prefill_tps is None
+    assert found[went_on].decode_tps == pytest.approx(100)
+    assert found[short].decode_tps is None
+    assert [workload for workload, seen in found.items() if seen.counts] == [went_on]
+
+
+def test_a_long_use_teaches_as_much_as_a_few_measured_runs(store: Store) -> None:
+    """Its commonest sizes and its newest generations; a thousand more change nothing."""
+    sizes = [(2**i, 32, 0) for i in range(5, 16)]
+    use(store, *(size for size in sizes for _ in range(3)), *[(100, 32, 0)] * 300)
+
+    found = store.observations()
+    assert [seen.workload for seen in found] == [Workload(n_prompt=128, n_gen=32)]
+    use(store, *(size for size in sizes for _ in range(3)))
+    assert len(store.observations()) == 1 + 8
+
+
+def test_a_table_shows_what_a_model_was_used_for_most(store: Store) -> None:
+    """Its commonest size with its rates, and how many generations there were."""
+    use(store, (500, 100, 0), (64, 32, 0), (60, 31, 0))
+
+    (stored,) = store.list_runs()
+    assert (stored.workload, stored.n_reps) == (Workload(n_prompt=64, n_gen=32), 3)
+    assert stored.decode_tps == pytest.approx(100)
+    assert store.load_run(stored.run_id).summary == stored
+
+
+@pytest.mark.parametrize("reason", [Reason.INTERRUPTED, Reason.CANCELLED])
+def test_use_that_was_cut_short_teaches_all_the_same(store: Store, reason: Reason) -> None:
+    """Somebody closed the application: what it generated, it generated; memory may grow yet."""
+    use(store, (64, 32, 0), reason=reason)
+    examples.record(store, make_run(reason=reason, trial=make_trial(purpose=Purpose.USER),
+                                    load=None, generations=()))  # fmt: skip
+
+    (seen,) = store.observations()
+    assert (seen.reason, seen.decode_tps) == (None, pytest.approx(100))
+    assert (seen.load, seen.peak_rss_bytes) == (make_run().load, None)
+
+
+def test_the_fingerprint_follows_use_from_afar(store: Store) -> None:
+    """At 1, 4, 16 … generations and at the end: a predictor that refits at each does no more."""
+    generation = make_generation(workload=Workload(n_prompt=64, n_gen=32))
+    run = make_run(trial=make_trial(purpose=Purpose.USER), generations=())
+    loaded = Loaded(run=run, machine_id=examples.MACHINE_ID, model_id=examples.MODEL_ID)
+    run_id, seen = None, [store.fingerprint()]
+    for i in range(20):
+        new = Generated(generation=generation, repetition=i, ended_at=examples.epoch())
+        run_id = store.record_use(Use(loaded=loaded, generations=(new,)), run_id=run_id)
+        seen.append(store.fingerprint())
+    store.record_use(Use(loaded=loaded, ending=Ended(run=run, at=examples.epoch())), run_id=run_id)
+    seen.append(store.fingerprint())
+
+    changes = [i for i in range(1, len(seen)) if seen[i] != seen[i - 1]]
+    assert changes == [1, 4, 16, 21]
 
 
 def test_the_disk_of_a_model_is_kept_with_its_place(store: Store) -> None:

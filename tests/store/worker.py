@@ -14,8 +14,12 @@ from pathlib import Path
 
 from sqlalchemy import text
 
+from autotune.domain.run import Purpose
+from autotune.domain.workload import Workload
 from autotune.store.store import Store
-from tests.store.examples import begin, record_facts
+from autotune.store.telemetry import Telemetry
+from tests.factories import make_generation, make_run, make_trial
+from tests.store.examples import MACHINE_ID, MODEL_ID, MODEL_PATH, begin, record_facts
 
 
 def start(command: str, file: Path, n: int = 0) -> subprocess.Popen[str]:
@@ -81,6 +85,29 @@ def _begin(file: Path, _n: int) -> None:
         time.sleep(60)
 
 
+def _use(file: Path, n: int) -> None:
+    """Load a model and generate n times, as an application that ends without closing anything."""
+    store = _store(file)
+    record_facts(store)
+    telemetry = Telemetry(store, now=lambda: datetime.now(UTC))
+    trial = make_trial(model_path=MODEL_PATH, purpose=Purpose.USER)
+    run = make_run(trial=trial, generations=())
+    _wait()
+    ticket = telemetry.loaded(run, machine_id=MACHINE_ID, model_id=MODEL_ID)
+    workload = Workload(n_prompt=64, n_gen=32)
+    for _ in range(n):
+        telemetry.generated(ticket, make_generation(workload=workload, token_ns=(10_000_000,) * 32))
+    _KEPT.append((store, telemetry))
+
+
+def _use_on(file: Path, n: int) -> None:
+    """The same, and go on until killed."""
+    _use(file, n)
+    _KEPT[0][1].flush()
+    _say("written")
+    time.sleep(60)
+
+
 def _write(file: Path, _n: int) -> None:
     """Write rows and never commit them."""
     with _store(file) as store, store.database.write() as session:
@@ -107,8 +134,10 @@ def _wait() -> None:
     sys.stdin.readline()
 
 
+_KEPT: list[tuple[Store, Telemetry]] = []
 _COMMANDS: dict[str, Callable[[Path, int], None]] = {
-    "open": _open, "increment": _increment, "begin": _begin, "write": _write
+    "open": _open, "increment": _increment, "begin": _begin, "write": _write,
+    "use": _use, "use_on": _use_on,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -114,6 +114,7 @@ class LoadRunRow(Recorded, Observed, Base):
             "context_s",
             "first_eval_s",
             "cached_ratio",
+            "load_peak_bytes",
             "peak_anon_bytes",
             "peak_file_bytes",
             "peak_rss_bytes",
@@ -149,6 +150,10 @@ class LoadRunRow(Recorded, Observed, Base):
     import_key: Mapped[str | None]
     """Names the row of somebody else's telemetry that this run was; NULL for a run of our own."""
     import_json: Mapped[str | None]
+    recommendation_id: Mapped[int | None] = mapped_column(
+        ForeignKey("recommendation.recommendation_id")
+    )
+    """The advice that somebody had when he loaded the model; followed, if it names the same."""
     started_at: Mapped[datetime]
 
     state: Mapped[RunState]
@@ -160,6 +165,8 @@ class LoadRunRow(Recorded, Observed, Base):
     context_s: Mapped[float | None]
     first_eval_s: Mapped[float | None]
     cached_ratio: Mapped[float | None]
+    load_peak_bytes: Mapped[int | None]
+    """Highest resident memory until the model was loaded; NULL where only the whole is known."""
     peak_anon_bytes: Mapped[int | None]
     peak_file_bytes: Mapped[int | None]
     peak_rss_bytes: Mapped[int | None]
@@ -208,7 +215,10 @@ class DevicePeakRow(Base):
 
 
 class GenerationRow(Observed, Base):
-    """One generate call: raw times, and the rates that follow from them."""
+    """One generate call: raw times, and the rates that follow from them.
+
+    Of ordinary use the times of single tokens are not kept: it never ends.
+    """
 
     __tablename__ = "generation_run"
     __table_args__ = (
@@ -244,6 +254,8 @@ class GenerationRow(Observed, Base):
     decode_ns: Mapped[int | None]
     prefill_cpu_ns: Mapped[int | None]
     decode_cpu_ns: Mapped[int | None]
+    ended_at: Mapped[datetime | None]
+    """Of a generation of ordinary use; those of a measured run follow one another at once."""
     workload: Mapped[WorkloadRow] = relationship()
 
 
@@ -351,4 +363,6 @@ class RecommendationRow(Base):
     confidence: Mapped[float]
     reasons: Mapped[str]
     speedup: Mapped[float | None]
+    cached: Mapped[bool | None]
+    """Whether the stored predictor answered as it was; NULL for what a study found out."""
     made_at: Mapped[datetime]

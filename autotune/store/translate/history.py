@@ -78,25 +78,14 @@ def trial_value(row: LoadRunRow) -> Trial:
 
 def fill_outcome(row: LoadRunRow, run: Run) -> None:
     """Write into an open run's row what came of it; :func:`run_value` reads it."""
+    fill_end(row, run)
     row.started_at = run.started_at
-    row.elapsed_s = run.elapsed_s
-    row.state = RunState.COMPLETE if run.ok else RunState.FAILED
-    row.reason = run.reason
-    row.message = run.message
-    row.log_excerpt = run.log_excerpt
     row.model_s = run.load.model_s if run.load else None
     row.context_s = run.load.context_s if run.load else None
     row.first_eval_s = run.load.first_eval_s if run.load else None
     row.cached_ratio = run.cached_ratio
-    row.peak_anon_bytes = run.peak_anon_bytes
-    row.peak_file_bytes = run.peak_file_bytes
-    row.peak_rss_bytes = run.peak_rss_bytes
-    row.peak_pss_bytes = run.peak_pss_bytes
-    row.peak_vram_bytes = run.peak_vram_bytes
     row.load_contamination = contamination_text(run.load_contamination)
     row.contamination = contamination_text(run.contamination)
-    for name, value in condition_columns(run.conditions).items():
-        setattr(row, name, value)
     row.layers_offloaded = run.report.layers_offloaded
     row.layers_total = run.report.layers_total
     row.flash_attn_done = run.report.flash_attn
@@ -105,11 +94,35 @@ def fill_outcome(row: LoadRunRow, run: Run) -> None:
         EngineBufferRow(position=i, device=b.device, kind=b.kind, n_bytes=b.n_bytes)
         for i, b in enumerate(run.report.buffers)
     ]
-    row.peak_vram = [
+    row.peak_vram = device_peak_rows(run)
+    row.generations = [generation_row(generation) for generation in run.generations]
+
+
+def fill_end(row: LoadRunRow, run: Run) -> None:
+    """Write how a run ended, how long it took, and what it needed at most."""
+    row.elapsed_s = run.elapsed_s
+    row.state = RunState.COMPLETE if run.ok else RunState.FAILED
+    row.reason, row.message, row.log_excerpt = run.reason, run.message, run.log_excerpt
+    fill_peaks(row, run)
+    for name, value in condition_columns(run.conditions).items():
+        setattr(row, name, value)
+
+
+def fill_peaks(row: LoadRunRow, run: Run) -> None:
+    """Write the most memory that was seen until now."""
+    row.peak_anon_bytes = run.peak_anon_bytes
+    row.peak_file_bytes = run.peak_file_bytes
+    row.peak_rss_bytes = run.peak_rss_bytes
+    row.peak_pss_bytes = run.peak_pss_bytes
+    row.peak_vram_bytes = run.peak_vram_bytes
+
+
+def device_peak_rows(run: Run) -> list[DevicePeakRow]:
+    """The peaks of its GPUs, in order."""
+    return [
         DevicePeakRow(position=i, device=peak.device, n_bytes=peak.n_bytes)
         for i, peak in enumerate(run.peak_vram)
     ]
-    row.generations = [generation_row(generation) for generation in run.generations]
 
 
 def run_value(row: LoadRunRow) -> Run | None:

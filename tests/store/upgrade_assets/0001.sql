@@ -78,6 +78,7 @@ CREATE TABLE generation_run (
 	decode_ns BIGINT, 
 	prefill_cpu_ns BIGINT, 
 	decode_cpu_ns BIGINT, 
+	ended_at DATETIME, 
 	foreign_cpu_ratio DOUBLE, 
 	steal_ratio DOUBLE, 
 	cpu_pressure_ratio DOUBLE, 
@@ -104,9 +105,9 @@ CREATE TABLE generation_run (
 	CONSTRAINT fk_generation_run_run_id_load_run FOREIGN KEY(run_id) REFERENCES load_run (run_id), 
 	CONSTRAINT fk_generation_run_workload_id_workload FOREIGN KEY(workload_id) REFERENCES workload (workload_id)
 );
-INSERT INTO "generation_run" VALUES(1,1,'pp64+tg4@d0',0,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,200000000,80000000,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'');
-INSERT INTO "generation_run" VALUES(2,1,'pp64+tg4@d0',1,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,200000000,80000000,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'');
-INSERT INTO "generation_run" VALUES(3,1,'pp64+tg4@d0',2,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,200000000,80000000,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'');
+INSERT INTO "generation_run" VALUES(1,1,'pp64+tg4@d0',0,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,200000000,80000000,NULL,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'');
+INSERT INTO "generation_run" VALUES(2,1,'pp64+tg4@d0',1,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,200000000,80000000,NULL,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'');
+INSERT INTO "generation_run" VALUES(3,1,'pp64+tg4@d0',2,64,4,640.0,100.0,0.101,0.01,0.01,100000000,101000000,'[10000000,10000000,10000000,10000000]',40000000,200000000,80000000,NULL,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'');
 CREATE TABLE load_run (
 	run_id INTEGER NOT NULL, 
 	study_id INTEGER, 
@@ -128,6 +129,7 @@ CREATE TABLE load_run (
 	measure_version BIGINT NOT NULL, 
 	import_key TEXT, 
 	import_json TEXT, 
+	recommendation_id INTEGER, 
 	started_at DATETIME NOT NULL, 
 	state VARCHAR(16) NOT NULL, 
 	reason VARCHAR(16), 
@@ -138,6 +140,7 @@ CREATE TABLE load_run (
 	context_s DOUBLE, 
 	first_eval_s DOUBLE, 
 	cached_ratio DOUBLE, 
+	load_peak_bytes BIGINT, 
 	peak_anon_bytes BIGINT, 
 	peak_file_bytes BIGINT, 
 	peak_rss_bytes BIGINT, 
@@ -174,7 +177,7 @@ CREATE TABLE load_run (
 	CONSTRAINT pk_load_run PRIMARY KEY (run_id), 
 	CONSTRAINT fk_load_run_model_id_model_path_model_location FOREIGN KEY(model_id, model_path) REFERENCES model_location (model_id, path), 
 	CONSTRAINT ck_load_run_failed_for_a_reason CHECK ((state = 'failed') = (reason IS NOT NULL)), 
-	CONSTRAINT ck_load_run_not_negative CHECK (n_reps >= 0 AND max_reps >= 0 AND sampling_s >= 0 AND timeout_s >= 0 AND memory_limit_bytes >= 0 AND planned_bytes >= 0 AND elapsed_s >= 0 AND model_s >= 0 AND context_s >= 0 AND first_eval_s >= 0 AND cached_ratio >= 0 AND peak_anon_bytes >= 0 AND peak_file_bytes >= 0 AND peak_rss_bytes >= 0 AND peak_pss_bytes >= 0 AND peak_vram_bytes >= 0 AND foreign_cpu_ratio >= 0 AND swapped_bytes >= 0 AND layers_offloaded >= 0 AND layers_total >= 0 AND n_ctx_done >= 0), 
+	CONSTRAINT ck_load_run_not_negative CHECK (n_reps >= 0 AND max_reps >= 0 AND sampling_s >= 0 AND timeout_s >= 0 AND memory_limit_bytes >= 0 AND planned_bytes >= 0 AND elapsed_s >= 0 AND model_s >= 0 AND context_s >= 0 AND first_eval_s >= 0 AND cached_ratio >= 0 AND load_peak_bytes >= 0 AND peak_anon_bytes >= 0 AND peak_file_bytes >= 0 AND peak_rss_bytes >= 0 AND peak_pss_bytes >= 0 AND peak_vram_bytes >= 0 AND foreign_cpu_ratio >= 0 AND swapped_bytes >= 0 AND layers_offloaded >= 0 AND layers_total >= 0 AND n_ctx_done >= 0), 
 	CONSTRAINT fk_load_run_study_id_study FOREIGN KEY(study_id) REFERENCES study (study_id), 
 	CONSTRAINT fk_load_run_machine_id_machine FOREIGN KEY(machine_id) REFERENCES machine (machine_id), 
 	CONSTRAINT fk_load_run_model_id_model FOREIGN KEY(model_id) REFERENCES model (model_id), 
@@ -182,11 +185,12 @@ CREATE TABLE load_run (
 	CONSTRAINT fk_load_run_config_id_config FOREIGN KEY(config_id) REFERENCES config (config_id), 
 	CONSTRAINT fk_load_run_workload_id_workload FOREIGN KEY(workload_id) REFERENCES workload (workload_id), 
 	CONSTRAINT ck_load_run_purpose CHECK (purpose IN ('probe', 'explore', 'confirm', 'bench', 'rebench', 'user', 'import')), 
+	CONSTRAINT fk_load_run_recommendation_id_recommendation FOREIGN KEY(recommendation_id) REFERENCES recommendation (recommendation_id), 
 	CONSTRAINT ck_load_run_state CHECK (state IN ('running', 'complete', 'failed')), 
 	CONSTRAINT ck_load_run_reason CHECK (reason IN ('timeout', 'oom', 'load_error', 'unsupported', 'crash', 'constraint', 'incorrect', 'interrupted', 'cancelled'))
 );
-INSERT INTO "load_run" VALUES(1,1,'feedfacefeedface','0123456789abcdef','tiny.gguf','llama-cpp-python','3e3611b99734144d','4e889df1026d5397','pp64+tg4@d0','bench',3,8,60.0,600.0,NULL,100000000,'local',1,NULL,NULL,'2026-11-01 12:00:00.000000','complete',NULL,'','',1.5,0.2,0.02,0.03,1.0,60000000,40000000,99000000,NULL,NULL,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'','',NULL,NULL,NULL,NULL,NULL,1,NULL);
-INSERT INTO "load_run" VALUES(2,1,'feedfacefeedface','0123456789abcdef','tiny.gguf','llama-cpp-python','3e3611b99734144d','4e889df1026d5397','pp64+tg4@d0','bench',3,8,60.0,600.0,NULL,NULL,'local',1,NULL,NULL,'2026-11-01 12:00:00.000000','failed','oom','out of memory','',1.5,NULL,NULL,NULL,1.0,60000000,40000000,99000000,NULL,NULL,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'','',NULL,NULL,NULL,NULL,NULL,1,NULL);
+INSERT INTO "load_run" VALUES(1,1,'feedfacefeedface','0123456789abcdef','tiny.gguf','llama-cpp-python','3e3611b99734144d','4e889df1026d5397','pp64+tg4@d0','bench',3,8,60.0,600.0,NULL,100000000,'local',1,NULL,NULL,NULL,'2026-11-01 12:00:00.000000','complete',NULL,'','',1.5,0.2,0.02,0.03,1.0,NULL,60000000,40000000,99000000,NULL,NULL,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'','',NULL,NULL,NULL,NULL,NULL,1,NULL);
+INSERT INTO "load_run" VALUES(2,1,'feedfacefeedface','0123456789abcdef','tiny.gguf','llama-cpp-python','3e3611b99734144d','4e889df1026d5397','pp64+tg4@d0','bench',3,8,60.0,600.0,NULL,NULL,'local',1,NULL,NULL,NULL,'2026-11-01 12:00:00.000000','failed','oom','out of memory','',1.5,NULL,NULL,NULL,1.0,NULL,60000000,40000000,99000000,NULL,NULL,0.01,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,0.5,NULL,'','',NULL,NULL,NULL,NULL,NULL,1,NULL);
 CREATE TABLE machine (
 	machine_id TEXT NOT NULL, 
 	cpu TEXT NOT NULL, 
@@ -351,6 +355,7 @@ CREATE TABLE recommendation (
 	confidence DOUBLE NOT NULL, 
 	reasons TEXT NOT NULL, 
 	speedup DOUBLE, 
+	cached BOOLEAN, 
 	made_at DATETIME NOT NULL, 
 	CONSTRAINT pk_recommendation PRIMARY KEY (recommendation_id), 
 	CONSTRAINT ck_recommendation_confidence CHECK (confidence BETWEEN 0 AND 1), 
@@ -362,7 +367,7 @@ CREATE TABLE recommendation (
 	CONSTRAINT ck_recommendation_target CHECK (target IN ('speed', 'balanced', 'quality')), 
 	CONSTRAINT fk_recommendation_workload_id_workload FOREIGN KEY(workload_id) REFERENCES workload (workload_id)
 );
-INSERT INTO "recommendation" VALUES(1,1,'feedfacefeedface','0123456789abcdef','llama-cpp-python','4e889df1026d5397','speed','pp64+tg4@d0',0.8,'["measured","fits"]',1.4,'2026-11-01 12:00:00.000000');
+INSERT INTO "recommendation" VALUES(1,1,'feedfacefeedface','0123456789abcdef','llama-cpp-python','4e889df1026d5397','speed','pp64+tg4@d0',0.8,'["measured","fits"]',1.4,NULL,'2026-11-01 12:00:00.000000');
 CREATE TABLE study (
 	study_id INTEGER NOT NULL, 
 	machine_id TEXT NOT NULL, 
@@ -406,46 +411,55 @@ CREATE TABLE workload (
 INSERT INTO "workload" VALUES('pp64+tg4@d0',64,4,0,1);
 CREATE INDEX ix_probe_machine_id_measured_at ON probe (machine_id, measured_at);
 CREATE INDEX ix_study_machine_id_model_id ON study (machine_id, model_id);
+CREATE INDEX ix_recommendation_machine_id_model_id ON recommendation (machine_id, model_id);
 CREATE INDEX ix_load_run_machine_id_backend ON load_run (machine_id, backend);
 CREATE INDEX ix_load_run_model_id_started_at ON load_run (model_id, started_at);
 CREATE INDEX ix_load_run_state ON load_run (state);
 CREATE UNIQUE INDEX ix_load_run_import_key ON load_run (import_key);
 CREATE INDEX ix_load_run_study_id ON load_run (study_id);
 CREATE INDEX ix_quality_model_id_measured_at ON quality (model_id, measured_at);
-CREATE INDEX ix_recommendation_machine_id_model_id ON recommendation (machine_id, model_id);
 CREATE VIEW prediction_outcome AS
-WITH sample AS (
-    SELECT run_id, workload_id, 'prefill_tps' AS target, prefill_tps AS value,
-        coalesce(contamination, '') <> '' AS is_spoilt FROM generation_run
-    UNION ALL SELECT run_id, workload_id, 'decode_tps', decode_tps,
-        coalesce(contamination, '') <> '' FROM generation_run
-    UNION ALL SELECT run_id, workload_id, 'ttft_s', ttft_s,
-        coalesce(contamination, '') <> '' FROM generation_run
+WITH near AS (
+    SELECT run_id, prefill_tps, decode_tps, ttft_s,
+        CASE WHEN coalesce(generation_run.contamination, '') = '' THEN 0 ELSE 1 END AS is_spoilt
+    FROM generation_run JOIN load_run USING (run_id)
+    JOIN workload AS done ON done.workload_id = generation_run.workload_id
+    JOIN workload AS asked ON asked.workload_id = load_run.workload_id
+    WHERE done.workload_id = asked.workload_id OR (purpose = 'user'
+        AND 10 * done.n_prompt BETWEEN 7 * asked.n_prompt AND 14 * asked.n_prompt
+        AND 10 * done.n_gen BETWEEN 7 * asked.n_gen AND 14 * asked.n_gen
+        AND 10 * done.n_depth BETWEEN 7 * asked.n_depth AND 14 * asked.n_depth + 320
+        AND done.n_parallel = asked.n_parallel)
+), sample AS (
+    SELECT run_id, 'prefill_tps' AS target, prefill_tps AS value, is_spoilt FROM near
+    UNION ALL SELECT run_id, 'decode_tps', decode_tps, is_spoilt FROM near
+    UNION ALL SELECT run_id, 'ttft_s', ttft_s, is_spoilt FROM near
 ), kept AS (
-    SELECT run_id, workload_id, target, value,
-        dense_rank() OVER (PARTITION BY run_id, workload_id ORDER BY is_spoilt) AS choice
+    SELECT run_id, target, value, is_spoilt,
+        dense_rank() OVER (PARTITION BY run_id ORDER BY is_spoilt) AS choice
     FROM sample
 ), ranked AS (
-    SELECT run_id, workload_id, target, value,
-        row_number() OVER (PARTITION BY run_id, workload_id, target ORDER BY value) AS place,
-        count(*) OVER (PARTITION BY run_id, workload_id, target) AS n
+    SELECT run_id, target, value, is_spoilt,
+        row_number() OVER (PARTITION BY run_id, target ORDER BY value) AS place,
+        count(*) OVER (PARTITION BY run_id, target) AS n
     FROM kept WHERE choice = 1 AND value IS NOT NULL
-), rate AS (
-    SELECT run_id, workload_id, target, avg(value) AS measured
-    FROM ranked WHERE place IN ((n + 1) / 2, (n + 2) / 2)
-    GROUP BY run_id, workload_id, target
 ), outcome AS (
-    SELECT run_id, target, measured FROM rate JOIN load_run USING (run_id, workload_id)
-    UNION ALL SELECT run_id, 'load_s', model_s + context_s + first_eval_s FROM load_run
-    UNION ALL SELECT run_id, 'peak_memory_bytes', peak_rss_bytes FROM load_run
-    UNION ALL SELECT run_id, 'success', CASE WHEN reason IS NULL THEN 1.0 ELSE 0.0 END
+    SELECT run_id, target, avg(value) AS measured, max(is_spoilt) AS is_spoilt
+    FROM ranked WHERE place IN ((n + 1) / 2, (n + 2) / 2)
+    GROUP BY run_id, target
+    UNION ALL SELECT run_id, 'load_s', model_s + context_s + first_eval_s, 0 FROM load_run
+    UNION ALL SELECT run_id, 'peak_memory_bytes',
+        CASE WHEN purpose <> 'user' OR state = 'complete' THEN peak_rss_bytes END, 0 FROM load_run
+    UNION ALL SELECT run_id, 'success', CASE WHEN reason IS NULL THEN 1.0
+        WHEN reason NOT IN ('cancelled', 'interrupted') THEN 0.0
+        WHEN purpose = 'user' AND model_s IS NOT NULL THEN 1.0 END, 0
     FROM load_run
 )
 SELECT run_id, machine_id, model_id, load_run.backend, purpose, made_at, target, evidence,
     prediction.n_runs, predictor_id, q05, q50, q95, p_success, measured,
     abs(q50 / measured - 1) AS ape,
     measured BETWEEN q05 AND q95 AS covered,
-    (coalesce(CASE target WHEN 'load_s' THEN load_contamination
+    (is_spoilt = 0 AND coalesce(CASE target WHEN 'load_s' THEN load_contamination
         WHEN 'peak_memory_bytes' THEN '' WHEN 'success' THEN ''
         ELSE load_run.contamination END, '') = '' AND discarded_at IS NULL) AS clean
 FROM prediction JOIN load_run USING (run_id) JOIN outcome USING (run_id, target)

@@ -1,0 +1,482 @@
+"""Loads and generations of an application become rows, and never stand in its way."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from autotune.domain.conditions import Conditions
+from autotune.domain.run import Generation, Purpose, Reason, Run
+from autotune.domain.stored import RunState
+from autotune.domain.workload import Workload
+from autotune.store.store import Store
+from autotune.store.telemetry import CAPACITY, Telemetry, Ticket
+from tests.factories import make_generation, make_run, make_trial
+from tests.store import examples, worker
+
+QUICK_S = 0.01
+"""For how long generations are gathered here."""
+
+
+@pytest.fixture
+def telemetry(store: Store, clock: examples.Clock) -> Iterator[Telemetry]:
+    with Telemetry(store, now=clock, linger_s=QUICK_S) as telemetry:
+        yield telemetry
+
+
+def use_run(**changes: Any) -> Run:
+    """A model that an application loaded."""
+    trial = make_trial(model_path=examples.MODEL_PATH, purpose=Purpose.USER)
+    return make_run(**{"trial": trial, "generations": (), "elapsed_s": 0.25, **changes})
+
+
+def answer(n_gen: int = 20, **changes: Any) -> Generation:
+    """64 prompt tokens at 640 a second, and a text of 100 tokens a second."""
+    workload = Workload(n_prompt=changes.pop("n_prompt", 64), n_gen=n_gen)
+    return make_generation(
+        **{"workload": workload, "token_ns": (10_000_000,) * n_gen, **changes}
+    )  # fmt: skip
+
+
+def load(telemetry: Telemetry, run: Run | None = None, **options: Any) -> Ticket:
+    """Report a load of the example model on the example machine."""
+    where = {"machine_id": examples.MACHINE_ID, "model_id": examples.MODEL_ID}
+    return telemetry.loaded(run or use_run(), **{**where, **options})
+
+
+def test_a_model_in_use_is_a_row_from_its_load_on(store: Store, telemetry: Telemetry) -> None:
+    """Running, with its load time, its memory and what was expected, before it generated."""
+    load(telemetry, prediction=examples.make_prediction(), planned_bytes=123)
+    assert telemetry.flush()
+
+    (stored,) = store.list_runs()
+    record = store.load_run(stored.run_id)
+    assert (stored.purpose, stored.state) == (Purpose.USER, RunState.RUNNING)
+    assert stored.load_s == pytest.approx(0.25)
+    assert (record.prediction, record.planned_bytes) == (examples.make_prediction(), 123)
+    (observation,) = store.observations()
+    assert (observation.load, observation.decode_tps) == (use_run().load, None)
+    assert observation.peak_rss_bytes is None, "how much it takes is known when it was used"
+
+
+def test_generations_are_rows_as_they_come(
+    store: Store, telemetry: Telemetry, clock: examples.Clock
+) -> None:
+    """With their exact sizes and times, without those of single tokens; they teach at once."""
+    ticket = load(telemetry)
+    clock.advance(5)
+    telemetry.generated(ticket, answer(20))
+    clock.advance(5)
+    telemetry.generated(ticket, answer(23))
+    assert telemetry.flush()
+
+    assert ticket.run_id is not None
+    record = store.load_run(ticket.run_id)
+    assert record.run is not None
+    first, second = record.run.generations
+    assert (first.n_gen, second.n_gen) == (20, 23)
+    assert (first.repetition, second.repetition) == (0, 1)
+    assert (first.token_ns, first.decode_ns) == ((), 200_000_000)
+    assert record.run.elapsed_s == 10
+    with store.database.read() as session:
+        rows = session.execute(text("SELECT itl_p50_s, ended_at FROM generation_run")).all()
+    assert [gap for gap, _ in rows] == [0.01, 0.01]
+    assert [at[11:19] for _, at in rows] == ["12:00:05", "12:00:10"]
+    rates = {seen.workload: seen.decode_tps for seen in store.observations()}
+    assert rates == {
+        Workload(n_prompt=64, n_gen=16): pytest.approx(100),
+        Workload(n_prompt=64, n_gen=32): pytest.approx(100),
+    }
+
+
+def test_no_prompt_reaches_the_store(file: Path, store: Store, telemetry: Telemetry) -> None:
+    """Nothing that is handed over has a field for it: numbers, and the engine's own words."""
+    ticket = load(telemetry)
+    telemetry.generated(ticket, answer())
+    assert telemetry.flush()
+
+    with store.database.read() as session:
+        columns = session.execute(text("SELECT * FROM generation_run")).mappings().one()
+    words = {name for name, value in columns.items() if isinstance(value, str)}
+    assert words <= {"workload_id", "token_ns", "throttle", "contamination", "ended_at"}
+
+
+def test_the_end_has_the_final_peaks(store: Store, telemetry: Telemetry) -> None:
+    """Memory at the load stays beside the highest of the whole run."""
+    ticket = load(telemetry, use_run(peak_rss_bytes=50_000_000))
+    telemetry.generated(ticket, answer())
+    telemetry.unloaded(ticket, use_run(peak_rss_bytes=99_000_000, elapsed_s=60.0))
+    assert telemetry.flush()
+
+    (stored,) = store.list_runs()
+    assert (stored.state, stored.elapsed_s) == (RunState.COMPLETE, 60.0)
+    assert stored.n_reps == 1, "its generations stay"
+    with store.database.read() as session:
+        peaks = session.execute(text("SELECT load_peak_bytes, peak_rss_bytes FROM load_run"))
+        assert tuple(peaks.one()) == (50_000_000, 99_000_000)
+    (observation,) = store.observations()
+    assert observation.peak_rss_bytes == 99_000_000
+
+
+def test_peaks_are_refreshed_with_a_generation(store: Store, telemetry: Telemetry) -> None:
+    """If the run comes with it; the last one counts."""
+    ticket = load(telemetry, use_run(peak_rss_bytes=50_000_000))
+    telemetry.generated(ticket, answer(), run=use_run(peak_rss_bytes=70_000_000))
+    telemetry.generated(ticket, answer())
+    assert telemetry.flush()
+
+    (stored,) = store.list_runs()
+    assert (stored.state, stored.peak_rss_bytes) == (RunState.RUNNING, 70_000_000)
+
+
+def test_a_load_that_failed_is_a_row_with_its_reason(store: Store, telemetry: Telemetry) -> None:
+    """And a lesson, as every failure."""
+    load(telemetry, use_run(reason=Reason.OOM, message="out of memory", load=None, build=None))
+    assert telemetry.flush()
+
+    (stored,) = store.list_runs()
+    assert (stored.state, stored.reason) == (RunState.FAILED, Reason.OOM)
+    (observation,) = store.observations()
+    assert observation.reason is Reason.OOM
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_engine_that_died_has_failed_also_when_it_is_let_go(
+    store: Store, telemetry: Telemetry, at_once: bool
+) -> None:
+    """The manager reports the death, then the end: the reason stays, the peaks are the last."""
+    ticket = load(telemetry)
+    telemetry.generated(ticket, answer())
+    telemetry.failed(ticket, Reason.CRASH, "the engine died")
+    if not at_once:
+        telemetry.flush()
+    telemetry.unloaded(ticket, use_run(peak_rss_bytes=123))
+    assert telemetry.flush()
+
+    (stored,) = store.list_runs()
+    assert (stored.state, stored.reason) == (RunState.FAILED, Reason.CRASH)
+    assert (stored.message, stored.peak_rss_bytes) == ("the engine died", 123)
+    (observation,) = store.observations()
+    assert observation.reason is Reason.CRASH
+
+
+def test_what_is_queued_is_written_together(store: Store, clock: examples.Clock) -> None:
+    """A hundred generations: a handful of transactions, not a hundred."""
+    commits: list[int] = []
+    event.listen(store.database.writer, "commit", lambda _: commits.append(1))
+    with Telemetry(store, now=clock, linger_s=5.0) as telemetry:
+        ticket = load(telemetry)
+        for _ in range(100):
+            telemetry.generated(ticket, answer())
+        assert telemetry.flush()
+
+    assert len(commits) <= 3
+    assert store.list_runs()[0].n_reps == 100
+
+
+def test_what_is_queued_is_written_at_the_end(store: Store, clock: examples.Clock) -> None:
+    """Closing waits for it; what comes later is counted, and asked for nothing."""
+    telemetry = Telemetry(store, now=clock, linger_s=60.0)
+    ticket = load(telemetry)
+    telemetry.generated(ticket, answer())
+    telemetry.close()
+    telemetry.close()
+
+    assert store.list_runs()[0].n_reps == 1
+    assert telemetry.dropped == 0
+    telemetry.generated(ticket, answer())
+    load(telemetry)
+    assert telemetry.dropped == 2
+    assert not telemetry.flush()
+    assert "autotune-telemetry" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_program_that_ends_writes_what_it_queued(file: Path, store: Store) -> None:
+    """Without a word: the interpreter's exit is enough."""
+    process = worker.start("use", file, 3)
+    worker.go(process)
+    worker.finish(process)
+
+    (stored,) = store.list_runs()
+    assert (stored.n_reps, stored.state) == (3, RunState.RUNNING)
+
+
+def test_a_killed_program_leaves_a_run_that_teaches(file: Path, store: Store) -> None:
+    """It is closed as interrupted: the application's end, no failure of the configuration."""
+    process = worker.start("use_on", file, 3)
+    worker.go(process)
+    worker.expect(process, "written")
+    assert store.close_dead_runs() == 0
+    worker.kill(process)
+
+    assert store.close_dead_runs() == 1
+    (stored,) = store.list_runs()
+    assert (stored.state, stored.reason) == (RunState.FAILED, Reason.INTERRUPTED)
+    (observation,) = store.observations()
+    assert (observation.reason, observation.decode_tps) == (None, pytest.approx(100))
+
+
+def test_a_model_may_idle_for_days(
+    store: Store, telemetry: Telemetry, clock: examples.Clock
+) -> None:
+    """As long as its process lives, its run is open; measured runs have a time limit."""
+    load(telemetry)
+    assert telemetry.flush()
+    clock.advance(7 * 86400)
+
+    assert store.close_dead_runs() == 0
+
+
+def test_a_run_given_up_for_lost_goes_on(store: Store, telemetry: Telemetry) -> None:
+    """Somebody took it for dead: the next generation tells otherwise."""
+    ticket = load(telemetry)
+    assert telemetry.flush()
+    with store.database.write() as session:
+        session.execute(text("UPDATE load_run SET state = 'failed', reason = 'interrupted'"))
+
+    telemetry.generated(ticket, answer())
+    assert telemetry.flush()
+
+    (stored,) = store.list_runs()
+    assert (stored.state, stored.reason, stored.n_reps) == (RunState.RUNNING, None, 1)
+
+
+def test_two_processes_use_one_store(file: Path, store: Store) -> None:
+    """Each with a thread of its own: no generation is lost."""
+    workers = [worker.start("use", file, 200) for _ in range(2)]
+    for process in workers:
+        worker.go(process)
+    for process in workers:
+        worker.finish(process)
+
+    assert [stored.n_reps for stored in store.list_runs()] == [200, 200]
+
+
+def test_two_managers_in_one_process_use_one_store(
+    store: Store, telemetry: Telemetry, clock: examples.Clock
+) -> None:
+    """Two writers on the same store object do not mix their runs."""
+    with Telemetry(store, now=clock, linger_s=QUICK_S) as other:
+        ours, theirs = load(telemetry), load(other)
+        for _ in range(50):
+            telemetry.generated(ours, answer())
+            other.generated(theirs, answer())
+        assert telemetry.flush()
+        assert other.flush()
+
+    assert [stored.n_reps for stored in store.list_runs()] == [50, 50]
+    assert ours.run_id != theirs.run_id
+
+
+def spoken(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings of telemetry."""
+    return [r.getMessage() for r in caplog.records if r.name == "autotune.store.telemetry"]
+
+
+@pytest.fixture
+def broken(store: Store) -> Iterator[list[str]]:
+    """While it holds a word, every write of the store fails with it, as SQLite would."""
+    words: list[str] = []
+
+    def fail(*_: object) -> None:
+        if words:
+            error = sqlite3.OperationalError("broken")
+            error.sqlite_errorname = words[0]
+            raise error
+
+    event.listen(store.database.writer, "before_cursor_execute", fail)
+    yield words
+    words.clear()
+
+
+@pytest.mark.parametrize("word", ["SQLITE_FULL", "SQLITE_BUSY", "SQLITE_READONLY", "SQLITE_IOERR"])
+def test_a_store_that_cannot_be_written_costs_telemetry_alone(
+    store: Store,
+    telemetry: Telemetry,
+    broken: list[str],
+    word: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One warning however long it lasts; what was generated is counted; it recovers by itself."""
+    ticket = load(telemetry)
+    telemetry.generated(ticket, answer())
+    assert telemetry.flush()
+    broken.append(word)
+    for _ in range(3):
+        telemetry.generated(ticket, answer())
+        assert not telemetry.flush()
+
+    assert telemetry.dropped == 3
+    assert len(spoken(caplog)) == 1
+    broken.clear()
+    telemetry.generated(ticket, answer())
+    assert telemetry.flush()
+    (stored,) = store.list_runs()
+    assert (stored.n_reps, telemetry.dropped) == (2, 3)
+    assert store.count_runs() == 1
+
+
+def test_a_load_waits_for_a_store_that_cannot_be_written(
+    store: Store, telemetry: Telemetry, broken: list[str]
+) -> None:
+    """Loads and ends are few: they are written when they can be, with the next news."""
+    broken.append("SQLITE_FULL")
+    ticket = load(telemetry)
+    assert not telemetry.flush()
+    telemetry.unloaded(ticket, use_run())
+    assert not telemetry.flush()
+    broken.clear()
+    load(telemetry)
+    assert telemetry.flush()
+
+    running, complete = store.list_runs()
+    assert (running.state, complete.state) == (RunState.RUNNING, RunState.COMPLETE)
+    assert telemetry.dropped == 0
+
+
+def test_a_locked_store_is_waited_for(file: Path, store: Store, telemetry: Telemetry) -> None:
+    """Another program writes: whoever generates does not notice, nothing is lost."""
+    ticket = load(telemetry)
+    assert telemetry.flush()
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    telemetry.generated(ticket, answer())
+    assert not telemetry.flush(timeout_s=0.2)
+    other.execute("COMMIT")
+    other.close()
+
+    assert telemetry.flush()
+    assert (store.list_runs()[0].n_reps, telemetry.dropped) == (1, 0)
+
+
+def test_a_database_that_is_read_only_is_warned_of_once(
+    store: Store, telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite's own refusal, of a connection that may not write."""
+
+    def refuse(connection: Any, *_: object) -> None:
+        connection.execute("PRAGMA query_only = ON")
+
+    event.listen(store.database.writer, "checkout", refuse)
+    ticket = load(telemetry)
+    telemetry.generated(ticket, answer())
+    assert not telemetry.flush()
+    event.remove(store.database.writer, "checkout", refuse)
+
+    assert telemetry.dropped == 1
+    (warning,) = spoken(caplog)
+    assert "cannot be written" in warning
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one mebibyte; skipped where nobody may mount one."""
+    import subprocess
+
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "autotune-test", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, check=False)
+    except OSError:
+        pytest.skip("there is no mount here")
+    if done.returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Write until the disk is full."""
+    with suppress(OSError), file.open("wb", buffering=0) as filler:
+        while True:
+            filler.write(b"x" * 4096)
+
+
+def test_a_full_disk_is_survived(
+    small_disk: Path, clock: examples.Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Filled by somebody else: dropped and counted; written again when there is room."""
+    with (
+        Store.open(small_disk / "t.db", now=clock) as store,
+        Telemetry(store, now=clock, linger_s=QUICK_S) as telemetry,
+    ):
+        examples.record_facts(store)
+        ticket = load(telemetry)
+        assert telemetry.flush()
+        filler = small_disk / "filler"
+        fill(filler)
+        while telemetry.dropped == 0:  # until the room in the files is used up, too
+            for _ in range(20):
+                telemetry.generated(ticket, answer())
+            telemetry.flush()
+        assert "is full" in spoken(caplog)[0]
+        filler.unlink()
+        before = store.list_runs()[0].n_reps
+        telemetry.generated(ticket, answer())
+        assert telemetry.flush()
+        assert store.list_runs()[0].n_reps == before + 1
+
+
+def test_a_full_queue_drops_and_counts(
+    store: Store, clock: examples.Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller never waits; the load itself is not lost."""
+    with Telemetry(store, now=clock, capacity=10, linger_s=60.0) as telemetry:
+        ticket = load(telemetry)
+        for _ in range(25):
+            telemetry.generated(ticket, answer())
+
+        assert telemetry.dropped == 15
+        assert len(spoken(caplog)) == 1
+        telemetry.flush()
+        assert store.list_runs()[0].n_reps == 10
+    assert CAPACITY > 10
+
+
+def test_a_load_that_the_store_will_never_have_harms_no_other(
+    store: Store, telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model that nobody recorded: given up, with everything that it generates."""
+    stranger = load(telemetry, model_id="nobody recorded it")
+    telemetry.generated(stranger, answer())
+    ours = load(telemetry)
+    telemetry.generated(ours, answer())
+    assert not telemetry.flush()
+
+    assert store.count_runs() == 1
+    assert telemetry.dropped == 2, "the load and its generation"
+    telemetry.generated(ours, answer())
+    assert telemetry.flush()
+    assert len(spoken(caplog)) == 1
+
+
+def test_logging_is_silent_unless_asked_for() -> None:
+    """The logger is below ``autotune``, where applications turn it up."""
+    assert logging.getLogger("autotune.store.telemetry").parent is not None
+    assert not logging.getLogger("autotune.store.telemetry").handlers
+
+
+def test_contaminated_generations_weigh_less_than_clean_ones(
+    store: Store, telemetry: Telemetry
+) -> None:
+    """Rates of the clean ones; where there is none, of all, and marked."""
+    busy = Conditions(foreign_cpu_ratio=0.5)
+    ticket = load(telemetry)
+    telemetry.generated(ticket, answer(conditions=busy, token_ns=(50_000_000,) * 20))
+    assert telemetry.flush()
+    (dirty,) = store.observations()
+    telemetry.generated(ticket, answer())
+    assert telemetry.flush()
+    (clean,) = store.observations()
+
+    assert (dirty.decode_tps, dirty.contaminated) == (pytest.approx(20), True)
+    assert (clean.decode_tps, clean.contaminated) == (pytest.approx(100), False)

@@ -15,7 +15,7 @@ from autotune.backends.protocol import EngineError
 from autotune.domain.config import Config
 from autotune.domain.request import Finish, TextCompletion, TextRequest
 from autotune.domain.run import Reason
-from tests.facts.shapes import dense
+from tests.facts.shapes import dense, jamba
 
 GREEDY = TextRequest(prompt="Once upon a time", max_tokens=8, temperature=0.0)
 WORDS = "one two three four five six seven eight nine ten " * 80
@@ -99,12 +99,31 @@ def test_a_model_without_a_template_is_asked_plainly(gemma3_path: Path) -> None:
 
 def test_a_model_that_cannot_read_is_unsupported(tmp_path: Path) -> None:
     """Shapes without words."""
-    path = dense(tmp_path / "tiny.gguf")
-    with loaded(path, Config(n_ctx=256, n_batch=64, n_ubatch=64)) as session:
-        with pytest.raises(EngineError, match="no vocabulary") as caught:
-            answer(session, "Hello")
+    path = dense(
+        tmp_path / "wordless.gguf", n_layers=1, n_embd=256, n_heads=4, n_heads_kv=2, head=64,
+        n_ff=512, n_vocab=1024,
+    )  # fmt: skip
+    with (
+        loaded(path, Config(n_ctx=256, n_batch=64, n_ubatch=64)) as session,
+        pytest.raises(EngineError, match="no vocabulary") as caught,
+    ):
+        answer(session, "Hello")
 
     assert caught.value.reason is Reason.UNSUPPORTED
+
+
+def test_a_state_that_cannot_go_back_is_computed_again(tmp_path: Path) -> None:
+    """A recurrent model goes on from where it is, and from nowhere before."""
+    with loaded(
+        jamba(tmp_path / "jamba.gguf"), Config(n_ctx=256, n_batch=64, n_ubatch=64)
+    ) as session:
+        text = session._text
+        assert text._keep_prefix(range(10)) == 0
+        text._compute(range(10))
+        assert text._keep_prefix([*range(10), 50, 51]) == 10
+        text._compute([50, 51])
+        assert text._keep_prefix([*range(10), 60, 61]) == 0
+        text._compute([*range(10), 60, 61])
 
 
 def test_slots_share_the_context(smollm2_path: Path) -> None:

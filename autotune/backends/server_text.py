@@ -132,10 +132,16 @@ class _Stream:
             n_prompt=done.n_prompt,
             n_cached=self._n_cached(done.n_prompt),
             prefill_ns=done.prompt_ns,
-            ttft_ns=done.ttft_ns,
+            ttft_ns=self._first_ns(done),
             token_ns=done.token_ns[: max(n_tokens - 1, 0)],
             n_tokens=max(n_tokens, 0),
         )
+
+    def _first_ns(self, done: Completion) -> int:
+        """When the first token was there: it may arrive late, on a machine that is busy with the
+        second, and all the others came after it until the last arrived."""
+        last_ns = self._tokens[-1][0] if self._tokens else done.ttft_ns
+        return max(min(done.ttft_ns, last_ns - sum(done.token_ns)), done.prompt_ns)
 
     def _times(self, since_ns: int) -> Completion:
         """By the server's clock, where it tells; else by the arrival of its events."""

@@ -22,7 +22,7 @@ from autotune.domain.run import Purpose
 from autotune.domain.workload import Workload
 from autotune.store.tables import GenerationRow, LoadRunRow
 
-NEWEST = 256
+NEWEST = 128
 """Generations of a run of ordinary use that count."""
 MOST_CLASSES = 8
 """Workloads of a run of ordinary use that count: those with the most generations."""

@@ -12,11 +12,11 @@ import atexit
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, ProgrammingError
 
 from autotune.domain.prediction import Prediction
 from autotune.domain.run import Generation, Reason, Run
@@ -144,14 +144,17 @@ class Telemetry:
 
     def close(self, timeout_s: float = PATIENCE_S) -> None:
         """Write what is left and end the thread; later reports are dropped."""
-        if self._is_closed:
-            return
         atexit.unregister(self.close)
-        self.flush(timeout_s)
         with self._news:
+            if self._is_closed:
+                return
             self._is_closed = True
             self._wake()
         self._thread.join(timeout_s)
+        with self._news:
+            left = len(self._unsaved) + len(self._generated)
+            if left:
+                self._drop(left, "it was closed before the store could be written")
 
     def __enter__(self) -> Telemetry:
         return self
@@ -195,7 +198,7 @@ class Telemetry:
             with self._news:
                 self._answered = asked
                 self._news.notify_all()
-                if self._is_closed:
+                if self._is_closed and self._answered >= self._asked:
                     return
 
     def _take(self) -> dict[Ticket, Use]:
@@ -217,10 +220,10 @@ class Telemetry:
                 ticket.run_id = self._store.record_use(use, run_id=ticket.run_id)
             except Exception as error:
                 # Whatever it was: an application must not stop for its telemetry.
-                is_local = isinstance(error.__cause__, IntegrityError)
-                self._give_up(uses, [ticket] if is_local else left, error)
-                if not is_local:
+                if _is_of_the_store(error):
+                    self._give_up(dict.fromkeys(left, use), error)
                     return
+                self._give_up({ticket: use}, error, forever=True)
             else:
                 self._saved(ticket, use)
             left.remove(ticket)
@@ -231,17 +234,23 @@ class Telemetry:
                 self._unsaved.pop(ticket, None)
                 ticket.ending = None
 
-    def _give_up(
-        self, uses: dict[Ticket, Use], tickets: Iterable[Ticket], error: Exception
-    ) -> None:
-        """Forget generations. Loads and ends stay noted, unless the store will never have them."""
+    def _give_up(self, uses: dict[Ticket, Use], error: Exception, *, forever: bool = False) -> None:
+        """Forget generations; loads and ends, too, where the store will never have them."""
         with self._news:
-            for ticket in tickets:
-                lost = len(uses[ticket].generations)
-                if isinstance(error.__cause__, IntegrityError) and ticket in self._unsaved:
+            lost = sum(len(use.generations) for use in uses.values())
+            if forever:
+                known = [ticket for ticket in uses if ticket in self._unsaved]
+                lost += len(known)
+                for ticket in known:
                     del self._unsaved[ticket]
-                    lost += 1
-                self._drop(lost, error)
+            self._drop(lost, error)
+
+
+def _is_of_the_store(error: Exception) -> bool:
+    """Whether it is the store that cannot be written now: it is locked, read-only, full …"""
+    cause = error.__cause__
+    ours = (IntegrityError, DataError, ProgrammingError)
+    return isinstance(cause, DatabaseError) and not isinstance(cause, ours)
 
 
 def _both(earlier: Ended | None, later: Ended) -> Ended:

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -457,6 +458,29 @@ def test_a_load_that_the_store_will_never_have_harms_no_other(
     telemetry.generated(ours, answer())
     assert telemetry.flush()
     assert len(spoken(caplog)) == 1
+
+
+def test_a_value_that_no_column_takes_harms_no_other(store: Store, telemetry: Telemetry) -> None:
+    """An instant without a time zone is a mistake of the caller's: of that load alone."""
+    load(telemetry, use_run(started_at=datetime(2026, 11, 1)))  # noqa: DTZ001
+    ours = load(telemetry)
+    assert not telemetry.flush()
+    telemetry.generated(ours, answer())
+
+    assert telemetry.flush()
+    assert (store.count_runs(), telemetry.dropped) == (1, 1)
+
+
+def test_what_could_not_be_written_until_the_end_is_counted(
+    store: Store, clock: examples.Clock, broken: list[str]
+) -> None:
+    """A load that waited for its store in vain."""
+    telemetry = Telemetry(store, now=clock, linger_s=QUICK_S)
+    broken.append("SQLITE_FULL")
+    load(telemetry)
+    telemetry.close()
+
+    assert telemetry.dropped == 1
 
 
 def test_logging_is_silent_unless_asked_for() -> None:

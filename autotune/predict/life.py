@@ -82,6 +82,18 @@ def current_predictor(
     return fit.predictor
 
 
+def borrowed_predictor(store: Store, api: str) -> Predictor:
+    """The predictor for an engine that computes with something that is not in this machine.
+
+    Nearly all that it knows is the prior: a stored one is adapted, never fitted anew (8 s).
+    """
+    kept = store.latest_predictor(api=api, versions=versions())
+    old = _revived(kept)
+    if old is None or kept is None:
+        return current_predictor(store, api)
+    return old if kept.fingerprint == store.fingerprint() else old.adapt(store.observations())
+
+
 def learn(predictor: Predictor, observations: Sequence[Observation], api: str) -> Predictor:
     """A predictor that knows these runs, within a study: fitted where that is quick, else adapted.
 

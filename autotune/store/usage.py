@@ -8,6 +8,7 @@ Its memory is shown and teaches nothing: nobody knows what the application count
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import uuid
 from collections.abc import Mapping
@@ -21,18 +22,19 @@ from sqlalchemy import ColumnElement, Row, and_, func, or_, select, update
 from autotune.domain.conditions import Contamination
 from autotune.domain.config import Config
 from autotune.domain.imported import ImportedTest
-from autotune.domain.machine import Build
 from autotune.domain.run import Generation, LoadTime, Purpose, Reason, Run, Trial
 from autotune.domain.stored import RunState
 from autotune.domain.workload import Workload
 from autotune.store.engine import Database
+from autotune.store.importers.app_cache import CACHE_WORKLOAD
 from autotune.store.imports import MEASURE_VERSION, import_key, imported_build
 from autotune.store.observations import Rates, read_rates
 from autotune.store.recorder import Recorder
-from autotune.store.tables import LoadRunRow, ModelRow
-from autotune.store.translate.facts import build_row, config_row, workload_row
+from autotune.store.tables import ConfigRow, LoadRunRow, ModelRow
+from autotune.store.translate.facts import build_row, config_row, config_value, workload_row
 from autotune.store.translate.history import fill_outcome, load_time
 
+_config = functools.lru_cache(maxsize=4096)(config_value)
 _COUNTS = and_(LoadRunRow.discarded_at.is_(None), LoadRunRow.state != RunState.RUNNING)
 """A run that ended and was not taken back."""
 
@@ -46,8 +48,10 @@ class Usage:
     model_id: str
     model_name: str
     backend: str
-    config_id: str
+    config: Config
     started_at: datetime
+    model_path: Path | None
+    """Where the file was; None where somebody else had it."""
     reason: Reason | None
     """Why it failed; None for a success."""
     load_s: float | None
@@ -145,7 +149,7 @@ def _run(test: ImportedTest, model_path: Path, config: Config, reported_at: date
         elapsed_s=0.0,
         reason=test.reason,
         message=f"failed, says {test.source}" if test.reason else "",
-        load=test.load_s and LoadTime(model_s=test.load_s, context_s=0, first_eval_s=0) or None,
+        load=(test.load_s and LoadTime(model_s=test.load_s, context_s=0, first_eval_s=0)) or None,
         generations=(generation,) if decode_ns else (),
     )
 
@@ -160,15 +164,17 @@ def read_usages(
 ) -> tuple[Usage, ...]:
     """The latest uses, newest first.
 
-    ``machine_id`` and ``model_id`` choose our own; ``model_name`` adds what others told of a model
-    of that name, whatever their machine was called.
+    ``machine_id`` and ``model_id`` choose our own; ``model_name`` adds what the original
+    application's cache told of a model of that name: its machine has no name.
     """
     own = {LoadRunRow.machine_id: machine_id, LoadRunRow.model_id: model_id}
     wanted = [column == value for column, value in own.items() if value is not None]
     chosen: ColumnElement[bool] = and_(*wanted) if wanted else _COUNTS
     if model_name is not None:
-        told = and_(LoadRunRow.purpose == Purpose.IMPORT, ModelRow.name == model_name)
-        chosen = or_(chosen, told)
+        cached = LoadRunRow.workload_id == CACHE_WORKLOAD.label
+        chosen = or_(
+            chosen, and_(LoadRunRow.import_key.is_not(None), cached, ModelRow.name == model_name)
+        )
     runs = (
         select(LoadRunRow.run_id)
         .join(LoadRunRow.model)
@@ -177,8 +183,9 @@ def read_usages(
         .limit(limit)
     )
     query = (
-        select(LoadRunRow, ModelRow.name)
+        select(LoadRunRow, ModelRow.name, ConfigRow.canonical_json)
         .join(LoadRunRow.model)
+        .join(LoadRunRow.config)
         .where(LoadRunRow.run_id.in_(runs))
         .order_by(LoadRunRow.run_id.desc())
     )
@@ -210,8 +217,8 @@ def discard_usages(database: Database, run_ids: list[int] | None, *, now: dateti
         return len(found)
 
 
-def _usage(found: Row[LoadRunRow, str], rates: dict[int, dict[str, Rates]]) -> Usage:
-    row, name = found
+def _usage(found: Row[LoadRunRow, str, str], rates: dict[int, dict[str, Rates]]) -> Usage:
+    row, name, canonical_json = found
     rate = rates.get(row.run_id, {}).get(row.workload_id, Rates())
     load = load_time(row.model_s, row.context_s, row.first_eval_s)
     told: dict[str, Any] = json.loads(row.import_json) if row.import_json else {}
@@ -222,13 +229,14 @@ def _usage(found: Row[LoadRunRow, str], rates: dict[int, dict[str, Rates]]) -> U
         model_id=row.model_id,
         model_name=name,
         backend=row.backend,
-        config_id=row.config_id,
+        config=_config(canonical_json),
         started_at=row.started_at,
+        model_path=Path(row.model_path) if row.model_path else None,
         reason=row.reason,
         load_s=load.total_s if load else told.get("load_s"),
         memory_bytes=row.peak_rss_bytes or told.get("peak_rss_bytes"),
         prefill_tps=rate.prefill_tps,
-        decode_tps=rate.decode_tps or told.get("tps"),
+        decode_tps=told.get("tps") if told.get("n_gen") else rate.decode_tps,
         contamination=tuple(Contamination(word) for word in words),
         is_reported=row.import_key is not None,
         n_uses=told.get("n_reps") or 1,

@@ -85,6 +85,8 @@ class Comparison:
 
     usable: tuple[Recommendation, ...]
     unusable: Mapping[str, str]
+    confidence: float
+    """Probability that the first one's configuration is within 5 % of the best."""
 
 
 def compare_backends(
@@ -123,7 +125,8 @@ def compare_backends(
             unusable[name] = str(error)
     if not usable:
         raise _none_usable(unusable)
-    return Comparison(usable=_ranked(usable, usages), unusable=unusable)
+    ranked = _ranked(usable, usages)
+    return Comparison(usable=ranked, unusable=unusable, confidence=ranked[0].confidence)
 
 
 def _problem(name: str, engine: Engine | str, usages: Sequence[Usage]) -> str:
@@ -198,7 +201,7 @@ def advise(comparison: Comparison, subject: Subject, wish: Wish) -> Optimization
         recommended_backend=best.backend,
         recommended_config=backend_config(best.backend, best.config, subject.model),
         expected_performance=expected_performance(best.prediction),
-        confidence_score=best.confidence,
+        confidence_score=comparison.confidence,
         reasoning=_reasoning(comparison, wish, subject),
         alternative_backends=[other.backend for other in others],
         alternatives=tuple(_alternative(other, best, subject) for other in others),

@@ -33,7 +33,7 @@ from autotune.integration.configs import BackendConfig
 from autotune.integration.engines import require_backend
 from autotune.integration.expectations import predicted_performance
 from autotune.integration.hardware import HardwareDetector, machine_numbers
-from autotune.integration.imagined import Imagined, imagine
+from autotune.integration.imagined import imagine
 from autotune.integration.insights import (
     Insights,
     find_best_backends,
@@ -263,7 +263,8 @@ class PerformanceOptimizer:
         case = there.subject.case(backend_name, knobs, workload)
         is_here = there.subject.api == self._knowledge.subject(model_path).api
         predictor = self._knowledge.predictor(there.subject.api, is_here=is_here)
-        forecast = predictor.forecast([case], available_bytes=self._memory_there(there))
+        free_bytes = self.hardware_detector.available_ram_bytes() if there.is_here else None
+        forecast = predictor.forecast([case], available_bytes=free_bytes)
         settings = backend_config(backend_name, knobs, there.subject.model)
         return {
             **predicted_performance(forecast.prediction(0), doubt_sd=there.doubt_sd),
@@ -394,10 +395,6 @@ class PerformanceOptimizer:
         size = min(whole(n_ctx, "context_size", least=1), subject.model.n_ctx_train or n_ctx)
         config = sensible_config(backend_name, subject.machine, n_ctx=size, environ=self._environ)
         return subject, config
-
-    def _memory_there(self, there: Imagined) -> int | None:
-        """Free memory here; all of the memory of a machine that is not here."""
-        return self.hardware_detector.available_ram_bytes() if there.is_here else None
 
     def _note(self, advice: OptimizationRecommendation, subject: Subject) -> None:
         self.performance_cache.store.record_recommendation(

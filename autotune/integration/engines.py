@@ -82,8 +82,9 @@ class Engines:
         return {name: engine for name, engine in found.items() if isinstance(engine, Engine)}
 
     def gpus(self) -> tuple[EngineDevice, ...]:
-        """The GPUs that any installed engine can use."""
-        return tuple(gpu for engine in self.installed().values() for gpu in engine.gpus)
+        """The GPUs that any installed engine can use; what two call by one name is one."""
+        found = {gpu.name: gpu for engine in self.installed().values() for gpu in engine.gpus}
+        return tuple(found.values())
 
     def forget(self) -> None:
         """Ask again next time."""

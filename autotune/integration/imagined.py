@@ -43,8 +43,8 @@ def imagine(subject: Subject, hardware: Mapping[str, Any] | None) -> Imagined:
     Keys are those of the guide, memory in MB. Raises UserError for another key or value.
     """
     wanted = _wanted(hardware or {})
-    machine, notes = subject.machine, []
-    probe: Probe | None = subject.probe
+    machine, probe = subject.machine, subject.probe
+    notes: list[str] = []
     here = _described(machine)
     changed = {name: value for name, value in wanted.items() if value != here[name]}
     if "cpu_cores" in changed:
@@ -121,9 +121,9 @@ def _gpu_note(gpus: tuple[GPUFacts, ...]) -> str:
     return f"{len(gpus)} GPU, {size_mb} MB of memory; how fast it is, nobody says: wide intervals"
 
 
-def _with_cores(probe: Probe | None, n_cores: int) -> Probe | None:
+def _with_cores(probe: Probe, n_cores: int) -> Probe:
     """More cores compute more; the memory is read as fast as all cores here read it."""
-    if probe is None or n_cores <= probe.n_threads[-1]:
+    if n_cores <= probe.n_threads[-1]:
         return probe
     more = n_cores / probe.n_threads[-1]
     return dataclasses.replace(

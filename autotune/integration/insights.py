@@ -70,7 +70,7 @@ def _trend(key: Key, found: Sequence[Usage]) -> str:
 
 def find_bottlenecks(usages: Sequence[Usage], *, ram_bytes: int | None) -> list[str]:
     """Slow loads, slow answers, failures, full memory and spoilt measurements."""
-    lines = []
+    lines: list[str] = []
     for model, found in by_model(usages).items():
         for profile in profiles_of(found).values():
             own = [usage for usage in found if usage.backend == profile.backend_name]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from autotune.domain import stats
 from autotune.domain.conditions import Contamination
@@ -32,14 +31,13 @@ _REMEDIES = {
 Key = tuple[str, str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Insights:
-    """Lines of four kinds; empty where nothing is known."""
-
-    recommendations: list[str]
-    performance_trends: list[str]
-    bottlenecks: list[str]
-    optimization_opportunities: list[str]
+def find_insights(usages: Sequence[Usage], *, ram_bytes: int | None) -> dict[str, list[str]]:
+    """The guide's lists by name; empty where nothing is known. The machine has ``ram_bytes``."""
+    return {
+        "recommendations": find_best_backends(usages),
+        "performance_trends": find_trends(usages),
+        "bottlenecks": find_bottlenecks(usages, ram_bytes=ram_bytes),
+    }
 
 
 def find_trends(usages: Sequence[Usage]) -> list[str]:

@@ -34,12 +34,7 @@ from autotune.integration.engines import require_backend
 from autotune.integration.expectations import predicted_performance
 from autotune.integration.hardware import HardwareDetector, machine_numbers
 from autotune.integration.imagined import imagine
-from autotune.integration.insights import (
-    Insights,
-    find_best_backends,
-    find_bottlenecks,
-    find_trends,
-)
+from autotune.integration.insights import find_insights
 from autotune.integration.knowledge import Knowledge
 from autotune.integration.opportunities import find_opportunities
 from autotune.integration.settings import backend_config, chosen_knobs, sensible_config
@@ -351,20 +346,17 @@ class PerformanceOptimizer:
         where nothing is known. Raises GGUFError as above.
         """
         usages = self.performance_cache.usages(model_path)
-        insights = Insights(
-            recommendations=find_best_backends(usages),
-            performance_trends=find_trends(usages),
-            bottlenecks=find_bottlenecks(
-                usages, ram_bytes=self.hardware_detector.machine().usable_ram_bytes
-            ),
-            optimization_opportunities=find_opportunities(
-                usages,
-                self._knowledge,
-                available_bytes=self.hardware_detector.available_ram_bytes(),
-                environ=self._environ,
-            ),
+        opportunities = find_opportunities(
+            usages,
+            self._knowledge,
+            available_bytes=self.hardware_detector.available_ram_bytes(),
+            environ=self._environ,
         )
-        return dataclasses.asdict(insights)
+        ram_bytes = self.hardware_detector.machine().usable_ram_bytes
+        return {
+            **find_insights(usages, ram_bytes=ram_bytes),
+            "optimization_opportunities": opportunities,
+        }
 
     def clear_performance_cache(self, model_path: str | Path | None = None) -> Path | None:
         """Start to learn anew, of one model or of all; returns where the copy of the store is.

@@ -28,15 +28,22 @@ from autotune.domain.workload import Workload
 from autotune.store.engine import Database
 from autotune.store.importers.app_cache import CACHE_WORKLOAD
 from autotune.store.imports import MEASURE_VERSION, import_key, imported_build
-from autotune.store.observations import Rates, read_rates
+from autotune.store.observations import UNTOLD
+from autotune.store.rates import Rates, read_rates
 from autotune.store.recorder import Recorder
 from autotune.store.tables import ConfigRow, LoadRunRow, ModelRow
 from autotune.store.translate.facts import build_row, config_row, config_value, workload_row
 from autotune.store.translate.history import fill_outcome, load_time
 
 _config = functools.lru_cache(maxsize=4096)(config_value)
-_COUNTS = and_(LoadRunRow.discarded_at.is_(None), LoadRunRow.state != RunState.RUNNING)
-"""A run that ended and was not taken back."""
+_COUNTS = and_(
+    LoadRunRow.discarded_at.is_(None),
+    or_(
+        LoadRunRow.state != RunState.RUNNING,
+        and_(LoadRunRow.purpose == Purpose.USER, LoadRunRow.model_s.is_not(None)),
+    ),
+)
+"""A run that ended, or a model in use, and not taken back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,10 +226,12 @@ def discard_usages(database: Database, run_ids: list[int] | None, *, now: dateti
 
 def _usage(found: Row[LoadRunRow, str, str], rates: dict[int, dict[str, Rates]]) -> Usage:
     row, name, canonical_json = found
-    rate = rates.get(row.run_id, {}).get(row.workload_id, Rates())
+    is_use = row.purpose is Purpose.USER
+    rate = _rate(row, rates.get(row.run_id, {}))
     load = load_time(row.model_s, row.context_s, row.first_eval_s)
     told: dict[str, Any] = json.loads(row.import_json) if row.import_json else {}
-    words = (row.contamination or "").split()
+    is_spoilt = is_use and bool(rate.n) and not rate.n_clean
+    words = "foreign_cpu" if is_spoilt else "" if is_use else row.contamination or ""
     return Usage(
         run_id=row.run_id,
         machine_id=row.machine_id,
@@ -232,21 +241,34 @@ def _usage(found: Row[LoadRunRow, str, str], rates: dict[int, dict[str, Rates]])
         config=_config(canonical_json),
         started_at=row.started_at,
         model_path=Path(row.model_path) if row.model_path else None,
-        reason=row.reason,
+        reason=None if is_use and row.reason in UNTOLD else row.reason,
         load_s=load.total_s if load else told.get("load_s"),
-        memory_bytes=row.peak_rss_bytes or told.get("peak_rss_bytes"),
+        memory_bytes=_memory_bytes(row) or told.get("peak_rss_bytes"),
         prefill_tps=rate.prefill_tps,
         decode_tps=told.get("tps") if told.get("n_gen") else rate.decode_tps,
-        contamination=tuple(Contamination(word) for word in words),
+        contamination=tuple(Contamination(word) for word in words.split()),
         is_reported=row.import_key is not None,
         n_uses=told.get("n_reps") or 1,
-        success_ratio=_success_ratio(row.reason, told),
+        success_ratio=_success_ratio(row, told),
         hardware=told.get("hardware") or {},
     )
 
 
-def _success_ratio(reason: Reason | None, told: Mapping[str, Any]) -> float | None:
-    if reason is not None and not reason.is_label:
-        return None
+def _rate(row: LoadRunRow, rates: Mapping[str, Rates]) -> Rates:
+    """Of ordinary use, those of its commonest requests, which come first."""
+    label = next(iter(rates), "") if row.purpose is Purpose.USER else row.workload_id
+    return rates.get(label, Rates())
+
+
+def _memory_bytes(row: LoadRunRow) -> int | None:
+    """How much ordinary use takes is known when it is over."""
+    is_open = row.purpose is Purpose.USER and row.state is not RunState.COMPLETE
+    return None if is_open else row.peak_rss_bytes
+
+
+def _success_ratio(row: LoadRunRow, told: Mapping[str, Any]) -> float | None:
+    """A model in use that was stopped has not failed; any other stopped run says nothing."""
+    if row.reason in UNTOLD:
+        return 1.0 if row.purpose is Purpose.USER and row.model_s is not None else None
     ratio = told.get("success_ratio")
-    return float(reason is None) if ratio is None else float(ratio)
+    return float(row.reason is None) if ratio is None else float(ratio)

@@ -3,11 +3,13 @@
     facts → backends → measure → store → features → predict → recommend / tune → cli
 
 The public names below are imported when first used, so that ``import autotune`` costs nothing.
+Log records go to ``logging.getLogger("autotune")``; nobody hears them who does not ask.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from autotune.store.store import Store
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "AutotuneError": "autotune.domain.errors",

@@ -20,7 +20,7 @@ LIBRARY_ROOMS = {
     "pynvml": {"facts"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "platformdirs": {"cli"},
+    "platformdirs": {"integration"},
 }
 MAX_LINES = 400
 

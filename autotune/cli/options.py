@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import platformdirs
 import typer
 
 from autotune.backends.registry import BACKEND_NAMES
@@ -18,6 +17,7 @@ from autotune.domain.limits import Limits
 from autotune.domain.prediction import Hardware, Target
 from autotune.domain.units import parse_bytes, parse_seconds
 from autotune.domain.workload import PRESETS, Workload
+from autotune.integration.address import default_db as address_of
 from autotune.store.store import Store
 
 DEFAULT_BACKEND = "llama-cpp-python"
@@ -90,7 +90,7 @@ def utc_now() -> datetime:
 
 def default_db() -> str:
     """The SQLite file in the platform's user data folder."""
-    return str(Path(platformdirs.user_data_dir("autotune", appauthor=False)) / "autotune.db")
+    return address_of({})
 
 
 def parse_config(changes: list[str] | None, default: Config) -> Config:

@@ -32,6 +32,8 @@ class Contamination(enum.StrEnum):
     """The clock was more than 10 % below the usual clock of the same run."""
     SWAP = "swap"
     """The machine moved more than a mebibyte between memory and swap."""
+    REPORTED = "reported"
+    """An application told the figures: nobody here saw how they were measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

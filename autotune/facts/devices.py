@@ -8,7 +8,9 @@ not publish is None.
 
 from __future__ import annotations
 
+import math
 import re
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -190,3 +192,11 @@ _BY_HOST = tuple(
     )
     for name, n_cores, bandwidth, tera, source in _HOSTS
 )
+
+
+def bandwidth_spread() -> float:
+    """Standard deviation of the natural logarithm of all published bandwidths.
+
+    How little the name "a GPU" tells: most lie within a factor of three of each other.
+    """
+    return statistics.stdev(math.log(known.read_bytes_per_s) for known in _BY_NAME.values())

@@ -16,7 +16,7 @@ from importlib import metadata
 
 import numpy as np
 
-from autotune.domain.errors import DataError
+from autotune.domain.errors import AutotuneError, DataError
 from autotune.domain.stored import StoredPredictor
 from autotune.domain.study import Observation
 from autotune.features.case import Array
@@ -53,7 +53,8 @@ def current_predictor(
     """The predictor that knows every finished run of the store.
 
     ``api`` is what the engine computes with here; it decides about the prior. Answers from the
-    stored state where nothing has changed; else adapts it or fits anew, and stores that.
+    stored state where nothing has changed; else adapts it or fits anew, and stores that. A store
+    that cannot be written does without: the answer is the same, and has no number.
     """
     started, fingerprint = clock(), store.fingerprint()
     kept = store.latest_predictor(api=api, versions=versions())
@@ -63,19 +64,34 @@ def current_predictor(
         return old
     observations = store.observations()
     fit = _renew(old, observations, api)
-    fit.predictor.predictor_id = store.record_predictor(
-        api=api,
-        versions=versions(),
-        fingerprint=fingerprint,
-        n_runs=count_runs(observations),
-        promoted=fit.promoted,
-        reason=fit.reason,
-        errors=fit.errors,
-        elapsed_s=clock() - started,
-        state=dump_predictor(fit.predictor),
-    )
+    try:
+        fit.predictor.predictor_id = store.record_predictor(
+            api=api,
+            versions=versions(),
+            fingerprint=fingerprint,
+            n_runs=count_runs(observations),
+            promoted=fit.promoted,
+            reason=fit.reason,
+            errors=fit.errors,
+            elapsed_s=clock() - started,
+            state=dump_predictor(fit.predictor),
+        )
+    except AutotuneError as error:
+        _log.warning("the fit is not kept: %s", error)
     _log.info("predictor %s: %s", fit.predictor.predictor_id, fit.reason)
     return fit.predictor
+
+
+def borrowed_predictor(store: Store, api: str) -> Predictor:
+    """The predictor for an engine that computes with something that is not in this machine.
+
+    Nearly all that it knows is the prior: a stored one is adapted, never fitted anew (8 s).
+    """
+    kept = store.latest_predictor(api=api, versions=versions())
+    old = _revived(kept)
+    if old is None or kept is None:
+        return current_predictor(store, api)
+    return old if kept.fingerprint == store.fingerprint() else old.adapt(store.observations())
 
 
 def learn(predictor: Predictor, observations: Sequence[Observation], api: str) -> Predictor:

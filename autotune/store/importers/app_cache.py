@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from autotune.domain.units import MIB
+from autotune.domain.workload import Workload
 from autotune.store.importers.rows import Problem, Row
 
+CACHE_WORKLOAD = Workload(n_prompt=1, n_gen=1)
 _MARKS = frozenset({"load_time_ms", "memory_usage_mb", "tokens_per_second"})
 _DEPTH = 4
 _KNOBS = {
@@ -61,8 +63,8 @@ def _cells(model: str, known: Mapping[str, Any]) -> dict[str, object]:
         "model_type": known.get("architecture"),
         "n_params": known.get("parameter_count"),
         "size_bytes": round(size_mb * MIB) if size_mb > 0 else None,
-        "n_prompt": 1,
-        "n_gen": 1,
+        "n_prompt": CACHE_WORKLOAD.n_prompt,
+        "n_gen": CACHE_WORKLOAD.n_gen,
         "ts": known.get("tokens_per_second"),
         "load_ms": None if is_mean else known.get("load_time_ms"),
         "ram_mib": known.get("memory_usage_mb"),

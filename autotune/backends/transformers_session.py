@@ -38,7 +38,9 @@ class TransformersSession:
         self._model = TorchModel(self._libraries, path, self._config)
         loaded = time.perf_counter()
         vocabulary = Vocabulary(self._libraries, path)
-        self._ends = sorted(self._model.ends | vocabulary.ends)
+        ends = self._model.ends | vocabulary.ends
+        # A tokeniser may have words of its own that the model does not know.
+        self._ends = sorted(token for token in ends if token < self._model.n_vocab)
         self._text = TransformersText(
             self._torch, self._model, vocabulary, ends=self._ends, config=self._config
         )

@@ -53,7 +53,8 @@ class TransformersText:
 
     def _read(self, request: TextRequest) -> list[int]:
         """The prompt in tokens. Raises EngineError where it does not fit."""
-        tokens = self._vocabulary.tokens(request.prompt, chat=request.chat)
+        read = self._vocabulary.tokens(request.prompt, chat=request.chat)
+        tokens = [token for token in read if token < self._model.n_vocab]
         if len(tokens) >= self._config.n_ctx:
             raise no_room(self._config.n_ctx)
         return tokens or [self._model.first_token]

@@ -17,6 +17,8 @@ LIBRARY_ROOMS = {
     "pandas": {"store", "features"},
     "sklearn": {"predict"},
     "llama_cpp": {"backends"},
+    "torch": {"backends"},
+    "transformers": {"backends"},
     "pynvml": {"facts"},
     "typer": {"cli"},
     "rich": {"cli"},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import autotune
 
-HEAVY = ("sklearn", "pandas", "llama_cpp", "numpy", "sqlalchemy", "rich")
+HEAVY = ("sklearn", "pandas", "llama_cpp", "numpy", "sqlalchemy", "rich", "torch", "transformers")
 SOURCE = Path(autotune.__file__).read_text()
 
 

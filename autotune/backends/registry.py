@@ -8,9 +8,13 @@ from autotune.backends.llama_cpp import LlamaCppBackend
 from autotune.backends.llama_server import LlamaServerBackend
 from autotune.backends.llamafile import LlamafileBackend
 from autotune.backends.protocol import Backend
+from autotune.backends.transformers_torch import TransformersBackend
 from autotune.domain.errors import UserError
 
-_LIBRARIES = {LlamaCppBackend.name: LlamaCppBackend}
+_LIBRARIES: Mapping[str, Callable[[], Backend]] = {
+    LlamaCppBackend.name: LlamaCppBackend,
+    TransformersBackend.name: TransformersBackend,
+}
 _PROGRAMS = {
     LlamaServerBackend.name: LlamaServerBackend,
     LlamafileBackend.name: LlamafileBackend,

@@ -1,22 +1,31 @@
-"""The backends by name."""
+"""The backends by name: those that are built in, and those that installed packages add."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from autotune.backends.entry_point import added_backends, make_backend
 from autotune.backends.llama_cpp import LlamaCppBackend
 from autotune.backends.llama_server import LlamaServerBackend
 from autotune.backends.llamafile import LlamafileBackend
 from autotune.backends.protocol import Backend
 from autotune.domain.errors import UserError
 
-_LIBRARIES = {LlamaCppBackend.name: LlamaCppBackend}
+_LIBRARIES = {
+    LlamaCppBackend.name: LlamaCppBackend,
+}
 _PROGRAMS = {
     LlamaServerBackend.name: LlamaServerBackend,
     LlamafileBackend.name: LlamafileBackend,
 }
 
-BACKEND_NAMES = (*_LIBRARIES, *_PROGRAMS)
+BUILT_IN = (*_LIBRARIES, *_PROGRAMS)
+"""Names that no package can take."""
+
+
+def backend_names() -> tuple[str, ...]:
+    """The names that :func:`get_backend` knows; takes milliseconds and imports no backend."""
+    return (*BUILT_IN, *(name for name in added_backends() if name not in BUILT_IN))
 
 
 def get_backend(
@@ -28,10 +37,13 @@ def get_backend(
     """The backend of that name, its library not yet imported. Raises UserError for another.
 
     An engine that is a program is looked for in ``environ``; ``announce`` is told the number of
-    each process that it starts.
+    each process that it starts. A package's backend that cannot be made raises EngineError, with
+    what is wrong with it, from all that it is asked.
     """
     if name in _PROGRAMS:
         return _PROGRAMS[name](environ, announce=announce)
-    if name not in _LIBRARIES:
-        raise UserError(f"unknown backend {name!r}: choose one of {', '.join(BACKEND_NAMES)}")
-    return _LIBRARIES[name]()
+    if name in _LIBRARIES:
+        return _LIBRARIES[name]()
+    if (point := added_backends().get(name)) is not None:
+        return make_backend(point, environ, announce=announce)
+    raise UserError(f"unknown backend {name!r}: choose one of {', '.join(backend_names())}")

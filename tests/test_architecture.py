@@ -17,6 +17,7 @@ LIBRARY_ROOMS = {
     "pandas": {"store", "features"},
     "sklearn": {"predict"},
     "llama_cpp": {"backends"},
+    "ctransformers": {"backends"},
     "pynvml": {"facts"},
     "typer": {"cli"},
     "rich": {"cli"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from autotune.backends.ctransformers_llm import CtransformersBackend
 from autotune.backends.entry_point import added_backends, make_backend
 from autotune.backends.llama_cpp import LlamaCppBackend
 from autotune.backends.llama_server import LlamaServerBackend
@@ -13,6 +14,7 @@ from autotune.domain.errors import UserError
 
 _LIBRARIES = {
     LlamaCppBackend.name: LlamaCppBackend,
+    CtransformersBackend.name: CtransformersBackend,
 }
 _PROGRAMS = {
     LlamaServerBackend.name: LlamaServerBackend,

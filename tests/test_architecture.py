@@ -19,6 +19,7 @@ LIBRARY_ROOMS = {
     "llama_cpp": {"backends"},
     "torch": {"backends"},
     "transformers": {"backends"},
+    "ctransformers": {"backends"},
     "pynvml": {"facts"},
     "typer": {"cli"},
     "rich": {"cli"},

@@ -11,6 +11,7 @@ from autotune.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 ROOMS = sorted(
     path.name for path in (ROOT / "autotune").iterdir() if (path / "__init__.py").is_file()
 )
@@ -34,7 +35,16 @@ def test_every_command_is_documented() -> None:
 
 def test_every_room_is_in_the_table() -> None:
     """The table of rooms is the package."""
-    assert sorted(re.findall(r"^\| `(\w+)/` \|", README, flags=re.MULTILINE)) == ROOMS
+    table = (ROOT / "docs" / "rooms.md").read_text()
+
+    assert sorted(re.findall(r"^\| `(\w+)/` \|", table, flags=re.MULTILINE)) == ROOMS
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    """Nobody lists a folder to find documentation, and no link leads nowhere."""
+    linked = re.findall(r"\]\((docs/[^)]+)\)", README)
+
+    assert sorted(set(linked)) == [f"docs/{page.name}" for page in PAGES]
 
 
 def test_the_readme_is_short() -> None:

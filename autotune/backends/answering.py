@@ -145,3 +145,10 @@ def no_room(n_ctx: int) -> EngineError:
     """A prompt after which no token fits into the context."""
     message = f"the prompt leaves no room for an answer: shorten it, or raise n_ctx above {n_ctx}"
     return EngineError(Reason.CONSTRAINT, message)
+
+
+def n_common(ours: Sequence[int], theirs: Sequence[int]) -> int:
+    """Length of the longest common prefix of two lists of tokens."""
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    shorter = min(len(ours), len(theirs))
+    return next((at for at, (a, b) in pairs if a != b), shorter)

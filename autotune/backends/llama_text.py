@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from autotune.backends.answering import Answering, no_room
+from autotune.backends.answering import Answering, n_common, no_room
 from autotune.backends.llama_chat import chat_prompt
 from autotune.backends.llama_interrupt import Interrupt
 from autotune.backends.llama_vocab import Vocabulary
@@ -87,7 +87,7 @@ class LlamaText:
 
         The prompt's last token is always computed: the next one is sampled from its logits.
         """
-        n_kept = _n_common(self._cached, tokens[:-1])
+        n_kept = n_common(self._cached, tokens[:-1])
         if n_kept == 0 or not self._cut(n_kept):
             self._llama.llama_memory_clear(self._handles.memory, False)  # noqa: FBT003
             n_kept = 0
@@ -183,10 +183,3 @@ class LlamaText:
 def native_seed(seed: int | None) -> int:
     """A seed as llama.cpp takes them: 32 bits, one value of which asks for another each time."""
     return _RANDOM_SEED if seed is None else seed % _RANDOM_SEED
-
-
-def _n_common(ours: Sequence[int], theirs: Sequence[int]) -> int:
-    """Length of the longest common prefix."""
-    pairs = enumerate(zip(ours, theirs, strict=False))
-    shorter = min(len(ours), len(theirs))
-    return next((at for at, (a, b) in pairs if a != b), shorter)

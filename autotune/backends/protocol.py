@@ -78,6 +78,7 @@ class Session(Protocol):
         """Give the memory back."""
 
 
+@runtime_checkable
 class Backend(Protocol):
     """An inference engine."""
 

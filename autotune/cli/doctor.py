@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from autotune.backends.protocol import EngineError
-from autotune.backends.registry import BACKEND_NAMES
+from autotune.backends.registry import backend_names
 from autotune.cli.demo import demo_model
 from autotune.cli.options import DEFAULT_BACKEND, DbOption, JsonOption, open_store
 from autotune.cli.output import console, print_json
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 def doctor(db: DbOption = None, as_json: JsonOption = False) -> None:
     """Look at everything that a measurement needs. Changes nothing but the store's schema."""
     machine = read_machine()
-    engines = {name: describe_backend(name) for name in BACKEND_NAMES}
+    engines = {name: describe_backend(name) for name in backend_names()}
     store = _look_at_store(db, machine_id(machine))
     missing = list(_missing(engines, store))
     seen = [gpu for engine in engines.values() if isinstance(engine, Engine) for gpu in engine.gpus]
@@ -112,7 +112,8 @@ def _gpu_line(gpu: GPUFacts) -> str:
 
 
 def _build_line(build: Build) -> str:
-    return f"{build.version}, llama.cpp {build.commit or '?'}, devices {', '.join(build.devices)}"
+    revision = f", llama.cpp {build.commit}" if build.commit else ""
+    return f"{build.version}{revision}, devices {', '.join(build.devices)}"
 
 
 def _probe_line(probe: Probe | None) -> str:

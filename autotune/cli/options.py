@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from autotune.backends.registry import BACKEND_NAMES
+from autotune.backends.registry import BUILT_IN
 from autotune.domain.config import Config, parse_changes
 from autotune.domain.errors import UserError
 from autotune.domain.limits import Limits
@@ -35,7 +35,11 @@ DbOption = Annotated[
 ]
 BackendOption = Annotated[
     str,
-    typer.Option("--backend", metavar="NAME", help=f"What runs it: {', '.join(BACKEND_NAMES)}."),
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help=f"What runs it: {', '.join(BUILT_IN)}, or another that doctor lists.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 SetOption = Annotated[

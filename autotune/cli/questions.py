@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from autotune.backends.registry import BACKEND_NAMES, get_backend
+from autotune.backends.registry import backend_names, get_backend
 from autotune.cli.options import DEFAULT_BACKEND
 from autotune.domain.limits import Limits
 from autotune.domain.prediction import Hardware, Target
@@ -23,7 +23,7 @@ from autotune.tune.question import Question, question_id
 
 def backend_of(runner: str) -> str:
     """The backend whose default is what a newcomer to a runner gets."""
-    return runner if runner in BACKEND_NAMES else DEFAULT_BACKEND
+    return runner if runner in backend_names() else DEFAULT_BACKEND
 
 
 def frame_question(

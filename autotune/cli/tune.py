@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.status import Status
 
-from autotune.backends.registry import BACKEND_NAMES, get_backend
+from autotune.backends.registry import BUILT_IN, get_backend
 from autotune.cli.baseline import ProgramOption
 from autotune.cli.options import (
     DEFAULT_BACKEND,
@@ -72,7 +72,7 @@ FreshOption = Annotated[
 ]
 RunnerOption = Annotated[
     str,
-    typer.Option("--runner", help=f"What measures: {', '.join(BACKEND_NAMES)} or {LLAMA_BENCH}."),
+    typer.Option("--runner", help=f"What measures: {', '.join(BUILT_IN)} or {LLAMA_BENCH}."),
 ]
 
 

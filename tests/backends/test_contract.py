@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from autotune.backends.protocol import Backend, EngineError, Session
-from autotune.backends.registry import BACKEND_NAMES, get_backend
+from autotune.backends.registry import BUILT_IN, get_backend
 from autotune.domain.config import Config
 from autotune.domain.request import Finish, TextCompletion, TextRequest
 from autotune.domain.run import Reason
@@ -78,7 +78,7 @@ MAKERS = {
 }
 
 
-@pytest.fixture(scope="module", params=BACKEND_NAMES)
+@pytest.fixture(scope="module", params=BUILT_IN)
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """Each backend in turn; a backend without a maker fails here."""
     return MAKERS[request.param](request.param, tmp_path_factory.mktemp("engine"))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from autotune.backends.protocol import EngineError
-from autotune.backends.registry import BACKEND_NAMES
+from autotune.backends.registry import backend_names
 from autotune.cli.main import main
 from autotune.domain.config import KNOBS
 from autotune.domain.plan import MemoryPlan
@@ -167,7 +167,7 @@ def test_a_backend_that_cannot_be_used_says_why(
     assert status == 1
     assert "AUTOTUNE_LLAMAFILE=FILE" in err
     document = shell.json("doctor")
-    assert set(document["backends"]) == set(BACKEND_NAMES)
+    assert set(document["backends"]) == set(backend_names())
     assert "AUTOTUNE_LLAMAFILE=FILE" in document["backends"]["llamafile"]["problem"]
     assert document["missing"] == []
 

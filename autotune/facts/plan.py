@@ -82,10 +82,13 @@ class MemoryPlanner:
         self._compute = ComputeBuffer(model)
         self._layouts: dict[object, _Layout] = {}
 
-    def plan(self, config: Config) -> MemoryPlan:
-        """What ``config`` will allocate, by component and device."""
+    def plan(self, config: Config, attention: Attention | None = None) -> MemoryPlan:
+        """What ``config`` will allocate, by component and device.
+
+        ``attention`` is that of the configuration, where it is known already.
+        """
         layout = self._layout(config)
-        attention = Attention.of(self._model, config)
+        attention = attention or Attention.of(self._model, config)
         entries = (
             *layout.weights[config.use_mmap],
             *self._cache_entries(config, layout, attention),

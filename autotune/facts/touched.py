@@ -52,9 +52,15 @@ class TouchedMemory:
         self._places = lru_cache(maxsize=1024)(self._new_places)
         self._sizes = lru_cache(maxsize=1024)(self._new_sizes)
 
-    def n_bytes(self, config: Config, workload: Workload) -> int:
-        """Bytes of compute and work buffer that become resident when ``workload`` is served."""
-        return self._request(Attention.of(self._model, config), config.n_ubatch, workload)
+    def n_bytes(
+        self, config: Config, workload: Workload, attention: Attention | None = None
+    ) -> int:
+        """Bytes of compute and work buffer that become resident when ``workload`` is served.
+
+        ``attention`` is that of the configuration, where it is known already.
+        """
+        attention = attention or Attention.of(self._model, config)
+        return self._request(attention, config.n_ubatch, workload)
 
     def _new_request(self, attention: Attention, n_ubatch: int, workload: Workload) -> int:
         batches = [*largest_batches(workload, n_ubatch)]

@@ -6,11 +6,13 @@ What belongs to a model or to a machine is computed once for each and spread ove
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Sequence
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from autotune.domain.config import KV_BYTES_PER_ELEMENT
 from autotune.features.case import Array, Case
@@ -27,7 +29,6 @@ class CaseArrays:
     """Columns of a list of cases; every array has shape (n_cases,)."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
-        self.cases = tuple(cases)
         configs = [case.config for case in cases]
         knobs = np.array([_KNOBS(config) for config in configs], dtype=float).reshape(-1, 10)
         self.n_ctx, self.n_batch, self.n_ubatch, self.n_threads, self.n_threads_batch = knobs.T[:5]
@@ -51,7 +52,19 @@ class CaseArrays:
         self.gpu_layers = np.where(self.gpu_read > 0, layers, 0.0)
 
     def __len__(self) -> int:
-        return len(self.cases)
+        return len(self.n_ctx)
+
+    def at_depth(self, rows: npt.NDArray[np.intp], n_depth: Array) -> CaseArrays:
+        """Some of the cases with other numbers of cached tokens; ``rows``, ``n_depth``: (n,)."""
+        taken = copy.copy(self)
+        for name, column in vars(self).items():
+            if isinstance(column, np.ndarray):
+                setattr(taken, name, column[rows])
+            elif isinstance(column, _Spread):
+                setattr(taken, name, column.take(rows))
+        taken.decode_depth = taken.decode_depth - taken.n_depth + n_depth
+        taken.n_depth = n_depth
+        return taken
 
     def of_model(self, value: Callable[[Any], float]) -> Array:
         """A number of each case's model, computed once per model."""
@@ -94,6 +107,12 @@ class _Spread:
                 self.distinct.append(value)
             index.append(number)
         self.index = np.array(index, dtype=int)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> _Spread:
+        """Some of the entries."""
+        taken = copy.copy(self)
+        taken.index = self.index[rows]
+        return taken
 
     def spread(self, values: Sequence[float]) -> Array:
         """One value per distinct one, for every entry."""

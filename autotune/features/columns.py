@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from autotune.domain.model import ModelFacts
 from autotune.features.arrays import CaseArrays
@@ -231,6 +232,16 @@ class FeatureTable:
     roofline: Roofline
     is_supported: Array
     """1 where the device that computes was probed or is listed; shape (n_cases,)."""
+    arrays: CaseArrays
+
+    def at_depth(self, rows: npt.NDArray[np.intp], n_depth: Array) -> tuple[Array, Array]:
+        """Decode of some of the cases with other numbers of cached tokens.
+
+        (columns, shape (n, len(COLUMNS["decode"])); roofline seconds of a token, shape (n,)).
+        """
+        arrays = self.arrays.at_depth(rows, n_depth)
+        floor = roofline(arrays)
+        return _columns("decode", arrays, floor), floor.decode_s
 
 
 def build_features(cases: Sequence[Case]) -> FeatureTable:
@@ -239,11 +250,16 @@ def build_features(cases: Sequence[Case]) -> FeatureTable:
     floor = roofline(arrays)
     values = {feature.name: feature.value(arrays, floor) for feature in FEATURES}
     return FeatureTable(
-        cases=arrays.cases,
+        cases=tuple(cases),
         x={
             phase: np.stack([values[name] for name in names], axis=1).reshape(-1, len(names))
             for phase, names in COLUMNS.items()
         },
         roofline=floor,
         is_supported=arrays.is_known,
+        arrays=arrays,
     )
+
+
+def _columns(phase: str, arrays: CaseArrays, floor: Roofline) -> Array:
+    return np.stack([f.value(arrays, floor) for f in FEATURES if f.is_of(phase)], axis=1)

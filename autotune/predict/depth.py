@@ -2,68 +2,62 @@
 
 A step reads the weights and the cache before it, so its time is nearly a straight line over depth.
 The regressor is asked at a few depths; a running maximum makes them monotone, and in between time
-is interpolated.
+is interpolated. Candidates that differ in depth alone share the answers.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
-
 import numpy as np
 import numpy.typing as npt
 
-from autotune.features.case import Array, Case
-from autotune.predict.phase import Belief, Subjects
+from autotune.features.case import Array
+from autotune.features.columns import FeatureTable
+from autotune.predict.phase import Belief, PhaseRegressor, Subjects
 
-KNOTS = (0, 512, 2048, 8192, 32768, 131072, 524288)
-"""Depths, in cached tokens, at which the regressor is asked."""
+KNOTS = np.array([0.0, *(2.0**power for power in range(9, 26, 2))])
+"""Depths, in cached tokens, at which the regressor is asked. Beyond the last, time stays."""
 Ints = npt.NDArray[np.intp]
 
 
 def deepen(
-    decode: Belief,
-    cases: Sequence[Case],
-    x: Array,
-    subjects: Subjects,
-    ask: Callable[[Sequence[Case]], Array],
+    decode: Belief, table: FeatureTable, subjects: Subjects, regressor: PhaseRegressor
 ) -> None:
     """Replace, in place, the means (log seconds of a token) of cases with a depth.
 
-    ``x`` are the columns of decode, shape (n_cases, n_columns); ``ask`` tells the regressor's log
-    seconds of any cases.
+    ``regressor`` is decode's; ``table`` and ``subjects`` are of the same cases as ``decode``.
     """
-    deep = np.flatnonzero([case.workload.n_depth > 0 for case in cases])
+    deep = np.flatnonzero(table.arrays.n_depth > 0)
     if not len(deep):
         return
-    first, index = distinct_rows(x[deep], subjects.take(deep))
-    asked = [cases[int(row)] for row in deep[first]]
-    knots = [_knots(case.workload.n_depth) for case in asked]
-    told = ask([_at(case, knot) for case, own in zip(asked, knots, strict=True) for knot in own])
-    ends = np.cumsum([len(own) for own in knots])
-    seconds = [
-        np.interp(case.workload.n_depth, own, np.exp(np.maximum.accumulate(logs)))
-        for case, own, logs in zip(asked, knots, np.split(told, ends[:-1]), strict=True)
-    ]
-    decode.mean[deep] = np.log(seconds)[index]
+    n_depth = table.arrays.n_depth[deep]
+    # Time is the longest of straight lines over depth: who agrees at both ends agrees in between.
+    ends = (np.zeros(len(deep)), np.full(len(deep), n_depth.max()))
+    columns = np.hstack([table.at_depth(deep, end)[0] for end in ends])
+    first, kind = distinct_rows(columns, subjects.take(deep))
+    deepest = np.zeros(len(first))
+    np.maximum.at(deepest, kind, n_depth)
+    # Each kind up to the first knot that is as deep as any of it.
+    row, knot = np.nonzero(np.concatenate([[-1.0], KNOTS[:-1]]) < deepest[:, None])
+    asked = deep[first[row]]
+    x, floor_s = table.at_depth(asked, KNOTS[knot])
+    logs = np.full((len(first), len(KNOTS)), -np.inf)
+    logs[row, knot] = regressor.mean(x, subjects.take(asked)) + np.log(floor_s)
+    seconds = np.exp(np.maximum.accumulate(logs, axis=1))
+    decode.mean[deep] = np.log(_between(seconds, kind, n_depth))
+
+
+def _between(seconds: Array, kind: Ints, n_depth: Array) -> Array:
+    """Straight lines between knots: ``seconds`` (n_kinds, n_knots) of each kind at its depth."""
+    after = np.minimum(np.searchsorted(KNOTS, n_depth), len(KNOTS) - 1)
+    left, right = KNOTS[after - 1], KNOTS[after]
+    share = np.minimum((n_depth - left) / (right - left), 1.0)
+    low, high = seconds[kind, after - 1], seconds[kind, after]
+    return np.asarray(low + share * (high - low))
 
 
 def distinct_rows(x: Array, subjects: Subjects) -> tuple[Ints, Ints]:
     """(one row of each kind, the kind of each row): rows that a regressor cannot tell apart."""
-    names = np.char.add(subjects.groups, subjects.places[:, 2])
-    _, codes = np.unique(names, return_inverse=True)
-    rows = np.ascontiguousarray(np.column_stack([x, codes]))
+    rows = np.ascontiguousarray(np.column_stack([x, subjects.kinds]))
     whole = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
     _, first, index = np.unique(whole, return_index=True, return_inverse=True)
     return first, index
-
-
-def _knots(n_depth: int) -> tuple[int, ...]:
-    """Those up to a depth, and the next one above."""
-    above = [knot for knot in KNOTS if knot >= n_depth]
-    return (*(knot for knot in KNOTS if knot < n_depth), above[0] if above else n_depth)
-
-
-def _at(case: Case, n_depth: int) -> Case:
-    workload = dataclasses.replace(case.workload, n_depth=n_depth)
-    return dataclasses.replace(case, workload=workload)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sklearn.tree import DecisionTreeRegressor
 
 Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+_MANY_ROWS = 200
+"""Rows from which it pays to see first what they have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +76,36 @@ class Forest:
     def predict(self, x: Array) -> Array:
         """Predictions of rows of shape (n, n_features); shape (n,)."""
         values = np.ascontiguousarray(x, dtype=np.float32)
-        flat, width = values.ravel(), values.shape[1]
-        start = (np.arange(len(values), dtype=np.int32) * width)[:, None]
-        node = np.broadcast_to(self.roots, (len(values), len(self.roots)))
-        for _ in range(self.depth):
-            goes_left = flat[start + self.feature[node]] <= self.threshold[node]
-            node = np.where(goes_left, self.left[node], self.right[node])
-        return np.asarray(self.offset + self.scale * self.value[node].sum(axis=1, dtype=float))
+        n, width = values.shape
+        if n < _MANY_ROWS:
+            left, right, roots, depth = self.left, self.right, self.roots, self.depth
+        else:
+            left, right, roots, depth = self._shortened(values.min(axis=0), values.max(axis=0))
+        children = np.stack([right, left], axis=1).ravel().astype(np.intp)
+        node = np.repeat(roots[None].astype(np.intp), n, axis=0)
+        start = (np.arange(n) * width)[:, None]
+        for _ in range(depth):
+            told = _at(values, _at(self.feature, node) + start)
+            node = _at(children, 2 * node + (told <= _at(self.threshold, node)))
+        return np.asarray(self.offset + self.scale * _at(self.value, node).sum(axis=1, dtype=float))
+
+    def _shortened(self, low: Floats, high: Floats) -> tuple[Ints, Ints, Ints, int]:
+        """(left, right, roots, depth) for rows between ``low`` and ``high``, (n_features,) each.
+
+        Candidates of one model share most columns: nodes that send all of them one way are passed.
+        """
+        itself = np.arange(len(self.feature), dtype=np.int32)
+        all_right = low[self.feature] > self.threshold
+        all_left = high[self.feature] <= self.threshold
+        to = np.where(all_left, self.left, np.where(all_right, self.right, itself))
+        while not np.array_equal(further := to[to], to):
+            to = further
+        left, right, roots = to[self.left], to[self.right], to[self.roots]
+        depth, nodes = 0, roots
+        while len(nodes := nodes[left[nodes] != nodes]):
+            nodes = np.unique(np.concatenate([left[nodes], right[nodes]]))
+            depth += 1
+        return left, right, roots, depth
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The state, for storing."""
@@ -95,6 +121,11 @@ class Forest:
         depth, offset, scale = arrays["numbers"]
         rest = {name: value for name, value in arrays.items() if name != "numbers"}
         return cls(**rest, depth=int(depth), offset=float(offset), scale=float(scale))
+
+
+def _at(values: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``values.ravel()[index]``, four times as fast: indices are known to lie inside."""
+    return np.take(values, index, mode="clip")
 
 
 def _round_down(threshold: Array) -> npt.NDArray[np.float32]:

@@ -17,6 +17,8 @@ import numpy as np
 from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts
 from autotune.domain.units import MIB
+from autotune.facts.compute_buffer import Attention
+from autotune.facts.placement import CPU
 from autotune.facts.plan import MemoryPlanner
 from autotune.facts.touched import TouchedMemory
 from autotune.facts.vram import vram_ratio
@@ -53,7 +55,7 @@ class MemoryRegressor:
     def fit(self, cases: Sequence[Case], peak_bytes: Array) -> MemoryRegressor:
         """Learn the remainder from measured peaks of shape (n_cases,), in bytes."""
         self.columns_ = {name: i for i, name in enumerate(dict.fromkeys(map(_group, cases)))}
-        known, x = _split(cases)
+        known, x = _parts(cases)
         unit = _NOISE_RATIO * peak_bytes / MIB
         a = self._scaled(cases, x) / unit[:, None]
         y = ((peak_bytes - known) / MIB - x @ _TYPICAL) / unit
@@ -66,7 +68,7 @@ class MemoryRegressor:
 
     def predict(self, cases: Sequence[Case]) -> tuple[Array, Array]:
         """(peak bytes, standard deviation as a share of it), each of shape (n_cases,)."""
-        known, x = _split(cases)
+        known, x = _parts(cases)
         a = self._scaled(cases, x)
         peak = known + np.maximum(x @ _TYPICAL + a @ self.weights_, 0) * MIB
         a /= (_NOISE_RATIO * peak / MIB)[:, None]
@@ -79,14 +81,20 @@ class MemoryRegressor:
         The last is for models that were never run: nothing is learned of it, all doubt stays.
         """
         own = np.zeros((len(cases), len(self.columns_) + 1))
-        groups = [self.columns_.get(_group(case), len(self.columns_)) for case in cases]
-        driver = [_DRIVER_MIB * _has_gpu(case.machine) for case in cases]
-        spread = np.hypot(np.hypot(_OWN_MIB, _OWN_TABLES * x[:, 1]), driver)
-        own[np.arange(len(cases)), groups] = spread
+        told: dict[object, tuple[int, float]] = {}
+        for row, case in enumerate(cases):
+            key = (id(case.model), id(case.machine), case.machine_id, case.backend)
+            if key not in told:
+                column = self.columns_.get(_group(case), len(self.columns_))
+                tables = _OWN_TABLES * x[row, 1]
+                driver = _DRIVER_MIB * _has_gpu(case.machine)
+                told[key] = column, float(np.hypot(np.hypot(_OWN_MIB, tables), driver))
+            column, spread = told[key]
+            own[row, column] = spread
         return np.hstack([x * _DOUBT, own])
 
 
-def _split(cases: Sequence[Case]) -> tuple[Array, Array]:
+def _parts(cases: Sequence[Case]) -> tuple[Array, Array]:
     """(bytes known exactly, shape (n,); 1, MiB of header, MiB of scratch memory, shape (n, 3))."""
     rows: dict[object, tuple[float, ...]] = {}
     table = np.empty((len(cases), 4))
@@ -102,9 +110,11 @@ def _split(cases: Sequence[Case]) -> tuple[Array, Array]:
 def vram_ratios(cases: Sequence[Case]) -> Array:
     """How full the fullest GPU gets, see :func:`autotune.facts.vram.vram_ratio`; (n_cases,)."""
     known: dict[object, float] = {}
+    machines = {id(case.machine): case.machine for case in cases}
+    with_gpu = {number for number, machine in machines.items() if _has_gpu(machine)}
     ratios = np.zeros(len(cases))
-    for index, case in enumerate(cases):
-        if not _has_gpu(case.machine):
+    for index, case in enumerate(cases if with_gpu else ()):
+        if id(case.machine) not in with_gpu:
             continue
         key = (id(case.model), id(case.machine), _memory_knobs(case.config))
         if key not in known:
@@ -116,17 +126,24 @@ def vram_ratios(cases: Sequence[Case]) -> Array:
 
 def _row(case: Case) -> tuple[float, ...]:
     planner, touched = _planners(case.model, case.machine)
-    plan = planner.plan(case.config)
-    reserved = plan.total_bytes(component="compute", device="CPU")
-    scratch = touched.n_bytes(case.config, case.workload)
-    if plan.vram_bytes:
+    attention = Attention.of(case.model, case.config)
+    host = reserved = kv = elsewhere = 0
+    for entry in planner.plan(case.config, attention).entries:
+        kv += entry.n_bytes if entry.component == "kv" else 0
+        if entry.device != CPU:
+            elsewhere += entry.n_bytes
+        elif entry.component == "compute":
+            reserved += entry.n_bytes
+        else:
+            host += entry.n_bytes
+    scratch = touched.n_bytes(case.config, case.workload, attention)
+    if elsewhere:
         scratch = min(scratch, reserved)
     known = (
-        plan.host_bytes
-        - reserved
+        host
         + _SAMPLER_BYTES_PER_WORD * case.model.n_vocab
         # A measured run restores the cache of its depth from a copy.
-        + plan.total_bytes(component="kv") * case.workload.n_depth / case.config.n_ctx
+        + kv * case.workload.n_depth / case.config.n_ctx
     )
     return known, 1.0, case.model.header_bytes / MIB, scratch / MIB
 

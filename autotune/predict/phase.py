@@ -61,6 +61,7 @@ _PRETENDED_RUNS = (1, 2, 5)
 """Numbers of runs that calibration pretends to have."""
 Strings = npt.NDArray[np.str_]
 Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,23 @@ class Subjects:
     places: Strings
     configs: Strings
     """Which rows are the same configuration of the same build, whatever the workload."""
+    kinds: Ints
+    """Number of each row's group, family and places together: names are slow to compare."""
 
-    def take(self, rows: npt.NDArray[np.intp] | Bools) -> Subjects:
+    def take(self, rows: Ints | Bools) -> Subjects:
         """Those of some rows."""
         return Subjects(
-            self.groups[rows], self.families[rows], self.places[rows], self.configs[rows]
+            self.groups[rows],
+            self.families[rows],
+            self.places[rows],
+            self.configs[rows],
+            self.kinds[rows],
         )
+
+    def distinct(self) -> tuple[Subjects, Ints]:
+        """(one row of each kind, which of them each row is)."""
+        _, first, index = np.unique(self.kinds, return_index=True, return_inverse=True)
+        return self.take(first), index
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -185,15 +197,27 @@ class PhaseRegressor:
         supported = self.is_supported(x)
         home, abroad = (self.calibration_.factor(t, coverage) for t in (tier_of(0), ABROAD))
         sd *= np.where(self._is_home(subjects), home, abroad)
-        for group in np.unique(subjects.groups):
-            process = self.processes_.get(str(group))
-            if process is not None:
-                rows = subjects.groups == group
-                shift, spread = process.predict(x[rows][:, self._knobs], subjects.places[rows, 1])
-                factor = self.calibration_.factor(tier_of(self.counts_[str(group)]), coverage)
-                mean[rows] += shift
-                sd[rows] = factor * np.hypot(spread, self.noise_sd_)
+        for group, rows, builds in self._met(subjects):
+            process = self.processes_[group]
+            shift, spread = process.predict(x[rows][:, self._knobs], builds)
+            factor = self.calibration_.factor(tier_of(self.counts_[group]), coverage)
+            mean[rows] += shift
+            sd[rows] = factor * np.hypot(spread, self.noise_sd_)
         return Belief(mean, np.where(supported, sd, np.maximum(sd, self.prior_sd)))
+
+    def mean(self, x: Array, subjects: Subjects) -> Array:
+        """The means of :meth:`predict` without their doubt, in half the time; shape (n,)."""
+        mean, _ = self._general(x, subjects)
+        for group, rows, builds in self._met(subjects):
+            mean[rows] += self.processes_[group].mean(x[rows][:, self._knobs], builds)
+        return mean
+
+    def _met(self, subjects: Subjects) -> Iterator[tuple[str, Bools, Strings]]:
+        """(group, its rows, their one build) of each kind of rows whose model was run here."""
+        kinds, index = subjects.distinct()
+        for number, group in enumerate(kinds.groups):
+            if str(group) in self.processes_:
+                yield str(group), index == number, kinds.places[[number], 1]
 
     def is_supported(self, x: Array) -> Bools:
         """Whether rows lie near enough to what was measured; shape (n,)."""
@@ -210,8 +234,10 @@ class PhaseRegressor:
         known, supported = self._is_home(subjects), self.is_supported(x)
         mean, sd = np.empty((2, len(x)))
         x = self._told(x)
-        columns = np.hstack([x, self.places_.columns(subjects.places, subjects.families)])
-        fold = _numbers(self.folds_, subjects.families)
+        kinds, index = subjects.distinct()
+        effects = self.places_.columns(kinds.places, kinds.families)
+        columns = np.hstack([x, effects[index]])
+        fold = _numbers(self.folds_, kinds.families)[index]
         for rows, told in (
             (known, _cross_fitted(self.home_, columns[known], fold[known])),
             (~known, _cross_fitted(self.abroad_, x[~known], np.full((~known).sum(), -1))),
@@ -244,7 +270,8 @@ class PhaseRegressor:
     def _is_home(self, subjects: Subjects) -> Bools:
         """Whether anything was run on each row's machine."""
         known = self.machines_ if self.n_rows_ else {}
-        return np.array([str(m) in known for m in subjects.places[:, 0]], dtype=bool)
+        kinds, index = subjects.distinct()
+        return np.array([str(m) in known for m in kinds.places[:, 0]], dtype=bool)[index]
 
     def _scores(
         self,
@@ -273,7 +300,7 @@ class PhaseRegressor:
 
     def _pretend(
         self, x: Array, residual: Array, noise: Array, subjects: Subjects
-    ) -> Iterator[tuple[str, npt.NDArray[np.intp], Array]]:
+    ) -> Iterator[tuple[str, Ints, Array]]:
         """Models with few of their runs known: (tier, the other rows, their scores)."""
         random = np.random.default_rng(0)
         for group in np.unique(subjects.groups):
@@ -298,7 +325,7 @@ class PhaseRegressor:
         residual: Array,
         noise: Array,
         subjects: Subjects,
-        rows: npt.NDArray[np.intp],
+        rows: Ints,
     ) -> Process:
         return Process.fit(
             self._kernel,
@@ -309,14 +336,12 @@ class PhaseRegressor:
         )
 
 
-def _numbers(dealt: dict[str, int], names: Strings) -> npt.NDArray[np.intp]:
+def _numbers(dealt: dict[str, int], names: Strings) -> Ints:
     """The fold of each name; −1 of one that was not dealt."""
     return np.array([dealt.get(str(name), -1) for name in names], dtype=np.intp)
 
 
-def _cross_fitted(
-    ensembles: tuple[Ensemble, ...], x: Array, fold: npt.NDArray[np.intp]
-) -> tuple[Array, Array]:
+def _cross_fitted(ensembles: tuple[Ensemble, ...], x: Array, fold: Ints) -> tuple[Array, Array]:
     """(mean, spread) of each row by the ensemble of its fold; by all, where it has none."""
     mean, spread = np.zeros((2, len(x)))
     for number in np.unique(fold):

@@ -179,27 +179,27 @@ class Predictor:
         cases = [case for _, case in own] + [label.case for label in told]
         ok = [o.reason is None for o, _ in own] + [label.ok for label in told]
         keys = [case_key(case) for case in cases]
-        ratio, x = self._memory_ratio(cases, None), build_features(cases).x[SUCCESS]
+        ratio, x = self._memory_ratio(cases), build_features(cases).x[SUCCESS]
         self._success = SuccessClassifier().fit(
             ratio, history(keys, ok), x, np.array(ok, dtype=bool)
         )
         return self
-
-    def _at_depth(self, cases: Sequence[Case]) -> Array:
-        """Log seconds of one token, by the regressor alone; shape (n_cases,)."""
-        table = build_features(cases)
-        belief = self._phases["decode"].predict(table.x["decode"], subjects_of(cases))
-        return belief.mean + np.log(table.roofline.decode_s)
 
     def _supported(self, table: FeatureTable) -> npt.NDArray[np.bool_]:
         """Whether each case lies near what was measured, in both phases; shape (n_cases,)."""
         phases = [self._phases[phase].is_supported(table.x[phase]) for phase in SPEEDS]
         return np.asarray(np.logical_and.reduce(phases), dtype=bool)
 
-    def _memory_ratio(self, cases: Sequence[Case], available_bytes: int | None) -> Array:
+    def _memory_ratio(
+        self,
+        cases: Sequence[Case],
+        available_bytes: int | None = None,
+        told: tuple[Array, Array] | None = None,
+    ) -> Array:
         """95 % quantile of the peak over what is available, floored away from 0.
 
-        Where nobody knows what is available, the rule has nothing to say.
+        ``told`` is what the memory regressor says of the cases, where it was asked. Where nobody
+        knows what is available, the rule has nothing to say.
         """
         limits = np.array(
             [available_bytes or case.machine.usable_ram_bytes or np.inf for case in cases]
@@ -207,10 +207,13 @@ class Predictor:
         ratio = np.full(len(cases), 1e-6)
         rows = np.flatnonzero(np.isfinite(limits))
         if len(rows):
-            peak, sd_ratio = self._memory.predict([cases[int(row)] for row in rows])
+            peak, sd_ratio = (
+                (told[0][rows], told[1][rows])
+                if told
+                else self._memory.predict([cases[int(row)] for row in rows])
+            )
             ratio[rows] = peak * (1 + _MEMORY_RESERVE_SD * sd_ratio) / limits[rows]
-        ratio = np.maximum(ratio, vram_ratios(cases))
-        return np.asarray(np.maximum(ratio, 1e-6))
+        return np.asarray(np.maximum(np.maximum(ratio, vram_ratios(cases)), 1e-6))
 
     def forecast(
         self,
@@ -237,11 +240,11 @@ class Predictor:
         before = np.array([self._history.get(key, 0.0) for key in keys], dtype=float)
         found = [self._known.find(case, key) for case, key in zip(cases, keys, strict=True)]
         p_success = self._success.predict(
-            self._memory_ratio(cases, available_bytes), before, table.x[SUCCESS]
+            self._memory_ratio(cases, available_bytes, (peak, peak_sd)), before, table.x[SUCCESS]
         )
         prefill = _shift(beliefs["prefill"], table.roofline.prefill_s)
         decode = _shift(beliefs["decode"], table.roofline.decode_s)
-        deepen(decode, cases, table.x["decode"], subjects, self._at_depth)
+        deepen(decode, table, subjects, self._phases["decode"])
         forecast = Forecast(
             cases=tuple(cases),
             prefill=prefill,

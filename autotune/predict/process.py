@@ -36,10 +36,14 @@ class Kernel:
     def between(self, x: Array, z: Array, same_build: Array) -> Array:
         """Covariances of rows x and z; shape (len(x), len(z)), as that of ``same_build``."""
         squares = np.sum(x**2, axis=1)[:, None] + np.sum(z**2, axis=1) - 2 * x @ z.T
-        distance = np.sqrt(5 * np.maximum(squares, 0.0)) / self.length_scale
-        matern = (1 + distance + distance**2 / 3) * np.exp(-distance)
-        offset = self.offset_sd**2 + self.build_sd**2 * same_build
-        return np.asarray(offset + self.shape_sd**2 * matern)
+        distance = np.maximum(squares, 0.0, out=squares)
+        distance *= 5 / self.length_scale**2
+        np.sqrt(distance, out=distance)
+        matern = np.exp(-distance)
+        matern *= 1 + distance * (1 + distance / 3)
+        matern *= self.shape_sd**2
+        matern += self.offset_sd**2 + self.build_sd**2 * same_build
+        return np.asarray(matern)
 
     @property
     def variance(self) -> float:
@@ -69,10 +73,20 @@ class Process:
         inverse = np.linalg.inv(kernel.between(x, x, same) + np.diag(noise_sd**2))
         return cls(kernel, x, builds, np.asarray(inverse, dtype=float), inverse @ residual)
 
+    def mean(self, x: Array, builds: Strings) -> Array:
+        """The residual at rows of shape (n, n_knobs); shape (n,)."""
+        return np.asarray(self._cross(x, builds) @ self.alpha)
+
     def predict(self, x: Array, builds: Strings) -> tuple[Array, Array]:
-        """(mean, standard deviation) of the residual at rows of shape (n, n_knobs)."""
-        # Whoever does not name a build means the one that was run.
-        same = (builds[:, None] == self.builds) | np.char.endswith(builds, "/")[:, None]
-        cross = self.kernel.between(x, self.x, same.astype(float))
+        """(mean, standard deviation) of the residual at rows of shape (n, n_knobs).
+
+        ``builds`` are as many, or the one of all rows.
+        """
+        cross = self._cross(x, builds)
         explained = np.sum((cross @ self.inverse) * cross, axis=1)
         return cross @ self.alpha, np.sqrt(np.maximum(self.kernel.variance - explained, 1e-8))
+
+    def _cross(self, x: Array, builds: Strings) -> Array:
+        # Whoever does not name a build means the one that was run.
+        same = (builds[:, None] == self.builds) | np.char.endswith(builds, "/")[:, None]
+        return self.kernel.between(x, self.x, same.astype(float))

@@ -44,21 +44,23 @@ def subjects_of(cases: Sequence[Case], *, fully: bool = False) -> Subjects:
     Only ``fully`` tells the configurations apart, which prediction does not need.
     """
     index: dict[Hashable, int] = {}
-    names: list[tuple[str, ...]] = []
+    kinds: dict[tuple[str, ...], int] = {}
     rows = []
     for case in cases:
-        key = (id(case.model), case.machine_id, case.backend, case.api, case.build)
-        row = index.setdefault((*key, case.config.flash_attn != "off"), len(names))
-        if row == len(names):
-            names.append((group_name(case), family_name(case.model), *place_names(case)))
-        rows.append(row)
-    table = np.array(names, dtype=str).reshape(-1, 5)[rows] if rows else np.empty((0, 5), dtype=str)
+        key = (id(case.model), case.machine_id, case.backend, case.api, case.build,
+               case.config.flash_attn != "off")  # fmt: skip
+        if key not in index:
+            names = (group_name(case), family_name(case.model), *place_names(case))
+            index[key] = kinds.setdefault(names, len(kinds))
+        rows.append(index[key])
+    table = np.array(list(kinds), dtype=str).reshape(-1, 5)[np.array(rows, dtype=np.intp)]
     configs = [f"{case.build}/{_without_context(case.config)}" for case in cases] if fully else []
     return Subjects(
         groups=table[:, 0],
         families=table[:, 1],
         places=table[:, 2:],
         configs=np.array(configs, dtype=str) if fully else np.full(len(cases), ""),
+        kinds=np.array(rows, dtype=np.intp),
     )
 
 

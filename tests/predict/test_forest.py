@@ -45,3 +45,15 @@ def test_a_stored_forest_answers_the_same() -> None:
     forest = Forest.of(trees.estimators_, scale=1 / 5)
 
     assert (Forest.from_arrays(forest.arrays()).predict(x) == forest.predict(x)).all()
+
+
+def test_many_rows_that_have_much_in_common_are_answered_the_same() -> None:
+    """What all rows share is looked at once; the answers are those of each row alone."""
+    x, y = make_data(600)
+    trees = ExtraTreesRegressor(n_estimators=20, max_depth=9, random_state=0).fit(x, y)
+    forest = Forest.of(trees.estimators_, scale=1 / 20)
+    alike = np.column_stack([np.full((600, 3), x[0, :3]), x[:, 3:]])
+    for many in (x, alike, np.repeat(x[:1], 600, axis=0)):
+        alone = np.concatenate([forest.predict(row[None]) for row in many])
+
+        assert forest.predict(many) == pytest.approx(alone, abs=1e-9)

@@ -18,6 +18,7 @@ from autotune.domain.errors import UserError
 from autotune.domain.units import MIB
 from autotune.facts.machine import read_state
 from autotune.integration.configs import GenerationConfig
+from autotune.integration.current import find_serve
 from autotune.serving.crew import Serve
 from autotune.serving.endings import cancelled, is_fatal
 from autotune.serving.queue_stats import Counts, Times
@@ -49,8 +50,9 @@ class _Entry:
 class BatchProcessor:
     """Serves text requests by priority on the loaded model.
 
-    Without a model (see :meth:`attach`) requests wait for one. The latest 1000 results are kept
-    for 10 minutes after they were made, and can be fetched as often as wanted in that time.
+    Without one (see :meth:`attach`) they go to the model that this process loaded last, else to
+    the one that was recommended last; where there is neither, they wait. The latest 1000 results
+    are kept for 10 minutes after they were made, and can be fetched as often as wanted meanwhile.
     """
 
     def __init__(
@@ -143,6 +145,8 @@ class BatchProcessor:
                 f"generation_config={generation_config!r} is not valid: give a GenerationConfig"
             )
         request = generation_config.to_request(prompt, chat=chat)
+        if not self.queue.has_engine and (serve := find_serve()) is not None:
+            self.attach(serve)
         future = self.queue.submit(request, priority=priority, timeout_s=timeout_s, on_text=on_text)
         request_id = f"request-{next(self._numbers)}"
         with self._lock:

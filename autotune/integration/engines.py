@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import RLock
 
+from autotune.backends import registry
 from autotune.backends.protocol import EngineError
-from autotune.backends.registry import BACKEND_NAMES
 from autotune.domain.errors import UserError
 from autotune.facts.gpu import EngineDevice
 from autotune.measure.engine import Engine, ask_engine
@@ -26,7 +26,7 @@ _KEEP_S = 300.0
 
 def backend_names() -> tuple[str, ...]:
     """Every backend that this program knows or that the guide names."""
-    return tuple(dict.fromkeys((*BACKEND_NAMES, *PRIORITY)))
+    return tuple(dict.fromkeys((*registry.backend_names(), *PRIORITY)))
 
 
 def require_backend(name: str) -> str:
@@ -95,7 +95,7 @@ class Engines:
         return name in self._known and now - self._known[name][0] < self._keep_s
 
     def _answer(self, name: str) -> Engine | str:
-        if name not in BACKEND_NAMES:
+        if name not in registry.backend_names():
             return f"this program has no backend {name}"
         try:
             return self._ask(name)

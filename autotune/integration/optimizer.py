@@ -30,6 +30,7 @@ from autotune.integration.advice import (
 )
 from autotune.integration.cache import ModelPerformanceCache, recall, utc_now
 from autotune.integration.configs import BackendConfig
+from autotune.integration.current import note_advice
 from autotune.integration.engines import require_backend
 from autotune.integration.expectations import predicted_performance
 from autotune.integration.hardware import HardwareDetector, machine_numbers
@@ -46,6 +47,7 @@ from autotune.integration.sizing import (
     planned_vram_bytes,
 )
 from autotune.integration.words import amount, whole, word
+from autotune.integration.workplace import Workplace
 from autotune.recommend.candidates import choose_n_ctx
 from autotune.recommend.subject import Subject
 
@@ -87,6 +89,14 @@ class PerformanceOptimizer:
         self._knowledge = Knowledge(
             self.performance_cache.store, self.performance_cache.files, self.hardware_detector
         )
+        self._workplace = Workplace(
+            self.performance_cache, self._knowledge, environ=environ, now=now
+        )
+
+    @property
+    def workplace(self) -> Workplace:
+        """What models that are loaded on this optimizer's advice share."""
+        return self._workplace
 
     @property
     def batch_processor(self) -> BatchProcessor:
@@ -106,7 +116,7 @@ class PerformanceOptimizer:
         """Stop the batch processor and close the store. What is asked later opens it again."""
         if self._batch_processor is not None:
             self._batch_processor.stop()
-        self.performance_cache.close()
+        self._workplace.close()
         _log.info("optimizer stopped")
 
     def get_optimal_backend(
@@ -152,6 +162,7 @@ class PerformanceOptimizer:
         for answer in comparison.usable:
             self._advised[subject.model.model_id, answer.backend] = answer.config
         recall(lambda: self._note(advice, subject), "the recommendation")
+        note_advice(self._workplace, str(model_path), advice.recommended_config)
         return advice
 
     def optimize_gpu_layers(

@@ -1,0 +1,113 @@
+"""The model that this process speaks of where nobody says which: loaded last, or advised last.
+
+An application of the guide has one model at a time. ``create_backend``, ``get_memory_usage``,
+``measure_inference_speed`` and a ``BatchProcessor`` that was given no model mean that one.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+
+from autotune.domain.errors import UserError
+from autotune.domain.request import TextCompletion, TextRequest
+from autotune.integration.configs import BackendConfig
+from autotune.integration.engine import ModelBackend
+from autotune.integration.workplace import Workplace
+
+_SHORT_ANSWER = TextRequest(prompt="Once upon a time", max_tokens=32, temperature=0.0)
+_lock = threading.RLock()
+
+
+class _Current:
+    """What happened last; nothing yet."""
+
+    workplace: Workplace | None = None
+    advised: tuple[str, BackendConfig] | None = None
+    """Model file and configuration of the latest recommendation."""
+    backend: weakref.ref[ModelBackend] | None = None
+    served: ModelBackend | None = None
+    """A model that was loaded for a queue alone, and is ours to unload."""
+
+
+_current = _Current()
+
+
+def note_advice(workplace: Workplace, model_path: str, config: BackendConfig) -> None:
+    """An optimizer has recommended this."""
+    with _lock:
+        _current.workplace, _current.advised = workplace, (model_path, config)
+
+
+def note_load(backend: ModelBackend) -> None:
+    """A backend has loaded a model: the one that was loaded for a queue is not needed any more."""
+    with _lock:
+        served, _current.served = _current.served, None
+        _current.backend = weakref.ref(backend)
+    if served is not None and served is not backend:
+        served.unload_model()
+
+
+def latest_backend() -> ModelBackend | None:
+    """The backend that loaded a model last and still holds it; None without one."""
+    backend = _current.backend() if _current.backend else None
+    return backend if backend is not None and backend.is_loaded else None
+
+
+def create_backend(name: str, config: BackendConfig | None = None) -> ModelBackend:
+    """A backend by its name, in a configuration such as ``recommendation.recommended_config``.
+
+    What it loads and generates is written into the store of the latest optimizer, else into the
+    default one. Raises UserError for an unknown backend, or a configuration of another one.
+    """
+    config = config or BackendConfig(name=name)
+    if config.name != name:
+        raise UserError(f"the configuration is {config.name}'s, not {name}'s: name one of them")
+    with _lock:
+        if _current.workplace is None:
+            _current.workplace = Workplace.open()
+        workplace = _current.workplace
+    return ModelBackend(config, workplace=workplace, on_load=note_load)
+
+
+def get_memory_usage() -> int:
+    """Most resident memory of the model that was loaded last, in MiB; 0 without one."""
+    backend = latest_backend()
+    return backend.memory_mb if backend else 0
+
+
+def measure_inference_speed() -> float:
+    """Tokens per second of the model that was loaded last, by one short answer; 0.0 without one."""
+    backend = latest_backend()
+    generation = backend.answer(_SHORT_ANSWER).generation if backend else None
+    return (generation.decode_tps if generation else None) or 0.0
+
+
+def find_serve() -> Callable[[TextRequest, Callable[[str], bool]], TextCompletion] | None:
+    """How a queue without a model of its own is served; None where nothing was ever chosen."""
+    return serve if latest_backend() or _current.advised else None
+
+
+def serve(request: TextRequest, on_text: Callable[[str], bool]) -> TextCompletion:
+    """Answer with the model that was loaded last, else with the one that was advised last.
+
+    Raises UserError where there is neither, or the advised one cannot be loaded.
+    """
+    return _loaded().serve(request, on_text)
+
+
+def _loaded() -> ModelBackend:
+    with _lock:
+        backend = latest_backend()
+        if backend is not None:
+            return backend
+        if _current.advised is None:
+            raise UserError("no model was loaded or recommended: call get_optimal_backend first")
+        model_path, config = _current.advised
+        backend = create_backend(config.name, config)
+        result = backend.load_model(model_path)
+        if not result.success:
+            raise UserError(f"{result.error_message}; load another model")
+        _current.served = backend
+        return backend

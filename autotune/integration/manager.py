@@ -1,0 +1,303 @@
+"""The guide's ``PerformanceIntegratedBackendManager``: loads models well, answers, remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from autotune.domain.errors import AutotuneError, UserError, WorkFailedError
+from autotune.domain.prediction import Hardware, Target
+from autotune.domain.request import TextCompletion, TextRequest
+from autotune.integration.advice import OptimizationRecommendation
+from autotune.integration.benchmark import Benchmark, benchmark, describe, weaknesses
+from autotune.integration.cache import utc_now
+from autotune.integration.configs import BackendConfig, GenerationConfig
+from autotune.integration.current import note_load
+from autotune.integration.engine import ModelBackend, take_all
+from autotune.integration.hardware import HardwareDetector
+from autotune.integration.loading import LoadingResult
+from autotune.integration.optimizer import PerformanceOptimizer
+from autotune.integration.report import write_report
+from autotune.integration.session import SessionStats
+from autotune.integration.words import word
+from autotune.serving.loaded_model import Answer
+from autotune.store.kpis import Scope, read_kpis
+
+_log = logging.getLogger(__name__)
+
+
+class PerformanceIntegratedBackendManager:
+    """Holds one model at a time, in the backend and configuration that the predictor recommends.
+
+    Every load and every generation becomes a row of the store (``cache_file``, see
+    :class:`ModelPerformanceCache`) and teaches the next recommendation. Close it, or use ``with``.
+    """
+
+    def __init__(
+        self,
+        hardware_detector: HardwareDetector | None = None,
+        *,
+        performance_optimizer: PerformanceOptimizer | None = None,
+        cache_file: str | Path | None = None,
+        environ: Mapping[str, str] = os.environ,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.performance_optimizer = performance_optimizer or PerformanceOptimizer(
+            hardware_detector, cache_file, environ=environ, now=now
+        )
+        self.hardware_detector = self.performance_optimizer.hardware_detector
+        self.configs: dict[str, BackendConfig] = {}
+        """Configurations to use instead of the recommended ones, by the backend's name."""
+        self.current_backend: ModelBackend | None = None
+        self._session = SessionStats()
+        self._advice: dict[tuple[str, str, str], OptimizationRecommendation] = {}
+        self.performance_optimizer.start()
+        self.performance_optimizer.batch_processor.attach(self._serve)
+
+    @property
+    def current_model_path(self) -> str | None:
+        """The file of the loaded model; None without one."""
+        return self.current_backend.model_path if self.current_backend else None
+
+    def get_available_backends(self) -> list[str]:
+        """Names of the installed backends."""
+        return list(self.hardware_detector.engines.installed())
+
+    def load_model_optimized(
+        self,
+        model_path: str | Path,
+        hardware_preference: str = "auto",
+        performance_target: str = "balanced",
+        force_backend: str | None = None,
+    ) -> LoadingResult:
+        """Load a model with the best backend that can; where one fails, with the next.
+
+        ``hardware_preference`` is ``auto``, ``gpu`` or ``cpu``, ``performance_target`` ``speed``,
+        ``balanced`` or ``quality``; ``force_backend`` leaves only that one. A configuration in
+        :attr:`configs` is used as it is. What fails is told in the result (``success``,
+        ``error_message``, ``tried``), not raised; UserError is raised for a word that means
+        nothing.
+        """
+        word(hardware_preference, Hardware, "hardware_preference")
+        word(performance_target, Target, "performance_target")
+        names = [force_backend] if force_backend else None
+        try:
+            advice = self.performance_optimizer.get_optimal_backend(
+                model_path, names, hardware_preference, performance_target
+            )
+        except (AutotuneError, OSError) as error:
+            self._session.loaded(ok=False, switched=False)
+            return LoadingResult(
+                success=False, backend_used=force_backend or "none", error_message=str(error)
+            )
+        self._advice[str(model_path), hardware_preference, performance_target] = advice
+        return self._load_first(model_path, advice)
+
+    def _load_first(
+        self, model_path: str | Path, advice: OptimizationRecommendation
+    ) -> LoadingResult:
+        """The first of the recommended backends that loads the model."""
+        before = self.current_backend.config.name if self.current_backend else None
+        self.unload_model()
+        tried: dict[str, str] = {}
+        for config in (advice.recommended_config, *(a.config for a in advice.alternatives)):
+            wanted = self.configs.get(config.name, config)
+            backend = ModelBackend(
+                wanted, workplace=self.performance_optimizer.workplace, on_load=note_load
+            )
+            result = backend.load_model(model_path)
+            switched = before is not None and before != config.name
+            self._session.loaded(ok=result.success, switched=result.success and switched)
+            if result.success:
+                self.current_backend = backend
+                break
+            tried[config.name] = result.error_message or ""
+            _log.warning("%s could not load the model: %s", config.name, result.error_message)
+        return result.replace(reasoning=tuple(advice.reasoning), tried=tried)
+
+    def unload_model(self) -> bool:
+        """Give the model's memory back; whether there was one."""
+        backend, self.current_backend = self.current_backend, None
+        return backend is not None and backend.unload_model()
+
+    def generate_text_with_optimization(
+        self,
+        prompt: str,
+        max_tokens: int = 256,
+        temperature: float = 0.7,
+        use_batch_processing: bool = False,  # noqa: FBT001, FBT002 - the guide's order
+        *,
+        timeout: float | None = None,
+        on_text: Callable[[str], bool] | None = None,
+        **sampling: Any,
+    ) -> str:
+        """The answer to a prompt.
+
+        ``use_batch_processing`` puts it into the queue behind what is more urgent; then it may
+        wait up to ``timeout`` seconds. ``on_text`` gets its pieces as they come (not from the
+        queue) and ends it by returning False. ``sampling`` as in :class:`GenerationConfig`.
+
+        Raises UserError without a loaded model or for a setting that cannot be; WorkFailedError
+        where the engine dies, the prompt does not fit, or the time is over.
+        """
+        config = GenerationConfig(max_tokens=max_tokens, temperature=temperature, **sampling)
+        self._require_model()
+        if use_batch_processing:
+            queue = self.performance_optimizer.batch_processor.queue
+            return queue.submit(config.to_request(prompt)).result(timeout).text
+        return self._answer(config.to_request(prompt), on_text or take_all).completion.text
+
+    async def generate_multiple_optimized(
+        self,
+        prompts: Sequence[str],
+        max_tokens: int = 256,
+        temperature: float = 0.7,
+        *,
+        priority: int = 0,
+        timeout: float | None = None,
+        **sampling: Any,
+    ) -> list[str]:
+        """The answers to several prompts, in their order, through the queue. Raises as above."""
+        config = GenerationConfig(max_tokens=max_tokens, temperature=temperature, **sampling)
+        self._require_model()
+        queue = self.performance_optimizer.batch_processor.queue
+        futures = [
+            queue.submit(config.to_request(prompt), priority=priority, timeout_s=timeout)
+            for prompt in prompts
+        ]
+        completions = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        return [completion.text for completion in completions]
+
+    def get_comprehensive_performance_stats(self) -> dict[str, Any]:
+        """What this manager did, what it holds, what the store knows; JSON-ready.
+
+        ``session_stats`` (see :class:`SessionStats`), ``current_model`` (None without one),
+        ``cache_statistics``, ``batch_statistics``, ``key_performance_indicators`` (each as
+        :mod:`autotune.store.kpis` defines it, None where nothing is known), ``hardware``.
+        """
+        optimizer = self.performance_optimizer
+        return {
+            "session_stats": self._session.to_dict(),
+            "current_model": self._current_model(),
+            "cache_statistics": self._cache_statistics(),
+            "batch_statistics": optimizer.batch_processor.get_queue_stats(),
+            "key_performance_indicators": self._kpis(),
+            "hardware": self.hardware_detector.get_hardware_info().to_dict(),
+        }
+
+    def get_performance_insights(self) -> dict[str, Any]:
+        """``cache_statistics``, ``session_stats``, and the optimizer's insights into the model."""
+        return {
+            "cache_statistics": self._cache_statistics(),
+            "session_stats": self._session.to_dict(),
+            "current_model": self._current_model(),
+            **self._insights(),
+        }
+
+    def get_optimization_recommendations(self) -> dict[str, Any]:
+        """``actionable_recommendations``: lines to act on, for the loaded model or all of them;
+        with ``bottlenecks``, ``optimization_opportunities`` and ``performance_trends``."""
+        insights = self._insights()
+        lines = [*insights["optimization_opportunities"], *insights["recommendations"]]
+        return {"actionable_recommendations": list(dict.fromkeys(lines)), **insights}
+
+    def run_comprehensive_benchmark(self, num_iterations: int = 5) -> dict[str, Any]:
+        """Answer prompts of several lengths, so many times each; nothing of it is estimated.
+
+        ``average_metrics``: ``overall_tokens_per_sec`` (generated, median),
+        ``overall_response_time`` and ``first_token_latency`` (seconds, medians),
+        ``success_rate`` (0 to 1). ``prompts``: the same for each. ``analysis``: ``bottlenecks``
+        and ``optimization_suggestions``. Raises UserError without a model or below 1 iteration.
+        """
+        self._require_model()
+        result = benchmark(self._answer, num_iterations=num_iterations)
+        return {**describe(result), "analysis": self._analysis(result)}
+
+    def export_performance_report(self, output_path: str | Path) -> Path:
+        """Write everything above as one JSON file, whole or not at all; returns its path."""
+        report = {
+            **self.get_comprehensive_performance_stats(),
+            "optimization": self.get_optimization_recommendations(),
+        }
+        return write_report(Path(output_path), report)
+
+    def close(self) -> None:
+        """Unload the model, stop the queue, write what is left. Harmless when repeated."""
+        self.unload_model()
+        self.performance_optimizer.batch_processor.detach()
+        self.performance_optimizer.stop()
+
+    cleanup = close
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _serve(self, request: TextRequest, on_text: Callable[[str], bool]) -> TextCompletion:
+        """What the queue calls."""
+        return self._answer(request, on_text).completion
+
+    def _answer(self, request: TextRequest, on_text: Callable[[str], bool] = take_all) -> Answer:
+        try:
+            answer = self._require_model().answer(request, on_text)
+        except WorkFailedError:
+            self._session.failed()
+            raise
+        self._session.generated(answer.generation, answer.completion.n_tokens)
+        return answer
+
+    def _require_model(self) -> ModelBackend:
+        backend = self.current_backend
+        if backend is None or not backend.is_loaded:
+            raise UserError("no model is loaded: call load_model_optimized first")
+        return backend
+
+    def _current_model(self) -> dict[str, Any] | None:
+        backend = self.current_backend
+        if backend is None or not backend.is_loaded:
+            return None
+        return {
+            "path": backend.model_path,
+            "backend": backend.config.name,
+            "config": dataclasses.asdict(backend.config),
+            "memory_usage": backend.memory_mb,
+        }
+
+    def _kpis(self) -> dict[str, Any]:
+        database = self.performance_optimizer.performance_cache.store.database
+        return dataclasses.asdict(read_kpis(database, Scope()))
+
+    def _cache_statistics(self) -> dict[str, Any]:
+        """``optimization_cache_size``: recommendations at hand; the rest is the store's."""
+        stats = self.performance_optimizer.get_performance_stats()
+        return {
+            "optimization_cache_size": len(self._advice),
+            "total_models_cached": stats["total_models"],
+            "total_backend_profiles": stats["total_backend_profiles"],
+            "cache_file": stats["cache_file"],
+            "telemetry_dropped": self.performance_optimizer.workplace.telemetry.dropped,
+        }
+
+    def _insights(self) -> dict[str, list[str]]:
+        return self.performance_optimizer.get_optimization_insights(self.current_model_path)
+
+    def _analysis(self, result: Benchmark) -> dict[str, list[str]]:
+        insights = self._insights()
+        return {
+            "bottlenecks": [*weaknesses(result), *insights["bottlenecks"]],
+            "optimization_suggestions": list(insights["optimization_opportunities"]),
+        }

@@ -15,15 +15,13 @@ from autotune.domain.units import MIB
 from autotune.domain.workload import Workload
 from autotune.integration.configs import BackendConfig, GenerationConfig
 from autotune.integration.loading import LoadingResult
-from autotune.integration.settings import knobs_of, sensible_config
+from autotune.integration.settings import chosen_knobs
 from autotune.integration.workplace import Workplace
 from autotune.recommend.subject import Subject
 from autotune.serving.loaded_model import Answer, LoadedModel, LoadFailedError
 from autotune.store.telemetry import Ticket
 
 LOAD_TIMEOUT_S = 600.0
-_TYPICAL = Workload(n_prompt=256, n_gen=128)
-"""What a load is predicted for before anybody has asked it anything."""
 
 
 def take_all(_text: str) -> bool:
@@ -89,7 +87,7 @@ class ModelBackend:
         name = self.config.name
         subject = self._workplace.subject(path)
         config = self._knobs(subject)
-        prediction = self._workplace.predict(subject.case(name, config, _TYPICAL))
+        prediction = self._workplace.predict(subject.case(name, config, Workload()))
         try:
             loaded = LoadedModel.load(
                 name, path, config, timeout_s=LOAD_TIMEOUT_S, environ=self._workplace.environ
@@ -103,13 +101,9 @@ class ModelBackend:
         return _success(name, config, loaded.run)
 
     def _knobs(self, subject: Subject) -> Config:
-        base = sensible_config(
-            self.config.name,
-            subject.machine,
-            n_ctx=self.config.context_size,
-            environ=self._workplace.environ,
-        )
-        return knobs_of(self.config, base)
+        name, size = self.config.name, self.config.context_size
+        environ = self._workplace.environ
+        return chosen_knobs(subject, name, self.config, size, environ=environ)
 
     def generate_text(
         self,

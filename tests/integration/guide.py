@@ -17,7 +17,7 @@ _GUIDE = Path(__file__).parent / "guide.md"
 _BLOCK = re.compile(
     r"^## (?P<heading>.*?)\n\n```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-_THEIR_IMPORT = re.compile(r"^( *)from app\.core\.\w+ import", _LINES)
+_THEIR_IMPORT = re.compile(r"^( *)from app\.core\.\w+ import", re.MULTILINE)
 _THEIR_PATHS = re.compile(r'"(?:path/to/(?:your/)?)?model\.gguf"')
 _ELLIPSIS = "optimizer.get_optimal_backend(...)"
 

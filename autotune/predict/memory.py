@@ -43,6 +43,8 @@ _PRIOR_MISFIT = 5.0
 _SAMPLER_BYTES_PER_WORD = 12
 """The sampler's candidates: word, logit and probability (llama_token_data)."""
 
+_MOST_PLANS = 20_000
+"""Plans of one model on one machine that are remembered: 400 bytes each."""
 _memory_knobs = attrgetter(
     *("n_ctx", "n_batch", "n_ubatch", "n_parallel", "flash_attn", "type_k", "type_v", "swa_full"),
     *("use_mmap", "offload_kqv", "op_offload", "layer_split"),
@@ -96,14 +98,13 @@ class MemoryRegressor:
 
 def _parts(cases: Sequence[Case]) -> tuple[Array, Array]:
     """(bytes known exactly, shape (n,); 1, MiB of header, MiB of scratch memory, shape (n, 3))."""
-    rows: dict[object, tuple[float, ...]] = {}
+    plans: dict[object, _Plans] = {}
     table = np.empty((len(cases), 4))
     for index, case in enumerate(cases):
-        # Most candidates differ in threads only, which need no memory.
-        key = (id(case.model), id(case.machine), _memory_knobs(case.config), case.workload)
-        if key not in rows:
-            rows[key] = _row(case)
-        table[index] = rows[key]
+        key = (id(case.model), id(case.machine))
+        if key not in plans:
+            plans[key] = _plans(case.model, case.machine)
+        table[index] = plans[key].parts(case)
     return table[:, 0], table[:, 1:]
 
 
@@ -118,40 +119,58 @@ def vram_ratios(cases: Sequence[Case]) -> Array:
             continue
         key = (id(case.model), id(case.machine), _memory_knobs(case.config))
         if key not in known:
-            planner, _ = _planners(case.model, case.machine)
-            known[key] = vram_ratio(planner.plan(case.config), case.machine)
+            plan = _plans(case.model, case.machine).planner.plan(case.config)
+            known[key] = vram_ratio(plan, case.machine)
         ratios[index] = known[key]
     return ratios
 
 
-def _row(case: Case) -> tuple[float, ...]:
-    planner, touched = _planners(case.model, case.machine)
-    attention = Attention.of(case.model, case.config)
-    host = reserved = kv = elsewhere = 0
-    for entry in planner.plan(case.config, attention).entries:
-        kv += entry.n_bytes if entry.component == "kv" else 0
-        if entry.device != CPU:
-            elsewhere += entry.n_bytes
-        elif entry.component == "compute":
-            reserved += entry.n_bytes
-        else:
-            host += entry.n_bytes
-    scratch = touched.n_bytes(case.config, case.workload, attention)
-    if elsewhere:
-        scratch = min(scratch, reserved)
-    known = (
-        host
-        + _SAMPLER_BYTES_PER_WORD * case.model.n_vocab
-        # A measured run restores the cache of its depth from a copy.
-        + kv * case.workload.n_depth / case.config.n_ctx
-    )
-    return known, 1.0, case.model.header_bytes / MIB, scratch / MIB
+class _Plans:
+    """What one model needs on one machine. A tuner asks of the same candidates again and again."""
+
+    def __init__(self, model: ModelFacts, machine: MachineFacts) -> None:
+        repacks = repacked_types(machine.isa)
+        self.planner = MemoryPlanner(model, repacks=repacks, gpus=machine.gpus)
+        self._touched = TouchedMemory(model)
+        self._parts: dict[object, tuple[float, ...]] = {}
+
+    def parts(self, case: Case) -> tuple[float, ...]:
+        """A row of :func:`_parts`."""
+        # Most candidates differ in threads only, which need no memory.
+        key = (_memory_knobs(case.config), case.workload)
+        found = self._parts.get(key)
+        if found is None:
+            if len(self._parts) >= _MOST_PLANS:
+                self._parts.clear()
+            found = self._parts[key] = self._new_parts(case)
+        return found
+
+    def _new_parts(self, case: Case) -> tuple[float, ...]:
+        attention = Attention.of(case.model, case.config)
+        host = reserved = kv = elsewhere = 0
+        for entry in self.planner.plan(case.config, attention).entries:
+            kv += entry.n_bytes if entry.component == "kv" else 0
+            if entry.device != CPU:
+                elsewhere += entry.n_bytes
+            elif entry.component == "compute":
+                reserved += entry.n_bytes
+            else:
+                host += entry.n_bytes
+        scratch = self._touched.n_bytes(case.config, case.workload, attention)
+        if elsewhere:
+            scratch = min(scratch, reserved)
+        known = (
+            host
+            + _SAMPLER_BYTES_PER_WORD * case.model.n_vocab
+            # A measured run restores the cache of its depth from a copy.
+            + kv * case.workload.n_depth / case.config.n_ctx
+        )
+        return known, 1.0, case.model.header_bytes / MIB, scratch / MIB
 
 
 @lru_cache(maxsize=64)
-def _planners(model: ModelFacts, machine: MachineFacts) -> tuple[MemoryPlanner, TouchedMemory]:
-    repacks = repacked_types(machine.isa)
-    return MemoryPlanner(model, repacks=repacks, gpus=machine.gpus), TouchedMemory(model)
+def _plans(model: ModelFacts, machine: MachineFacts) -> _Plans:
+    return _Plans(model, machine)
 
 
 def _has_gpu(machine: MachineFacts) -> bool:

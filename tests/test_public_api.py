@@ -54,6 +54,16 @@ def test_importing_the_package_imports_no_heavy_library() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_nobody_hears_the_log_who_does_not_ask() -> None:
+    """Not even warnings reach an application's terminal, also when it listens to other names."""
+    code = (
+        "import logging, autotune; logging.getLogger('performance').setLevel(logging.DEBUG); "
+        "logging.getLogger('autotune.store').warning('unasked')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_the_version_is_the_one_in_the_project_file() -> None:
     """One version, in two places that agree."""
     project = (Path(__file__).parent.parent / "pyproject.toml").read_text()

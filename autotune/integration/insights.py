@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from autotune.domain import stats
-from autotune.domain.conditions import Contamination
 from autotune.domain.units import human_bytes, human_rate, human_seconds
 from autotune.integration.profiles import BackendPerformanceProfile, profiles_of
 from autotune.store.usage import Usage
@@ -44,7 +43,7 @@ def find_trends(usages: Sequence[Usage]) -> list[str]:
     """Series of one configuration whose later half differs from the earlier one by a tenth."""
     series: dict[Key, list[Usage]] = defaultdict(list)
     for usage in reversed(usages):  # oldest first
-        if usage.decode_tps and not usage.is_reported and not usage.contamination:
+        if usage.decode_tps and not usage.is_reported and not usage.is_spoilt:
             series[usage.model_name, usage.backend, usage.config.config_id].append(usage)
     return [line for key, found in series.items() if (line := _trend(key, found))]
 
@@ -83,7 +82,7 @@ def _problems(
     load_s = (profile.load_time_ms or 0) / 1000
     tps, rate = profile.tokens_per_second, profile.success_rate
     memory_bytes = (profile.memory_usage_mb or 0) * 1024**2
-    spoilt = [u for u in usages if set(u.contamination) - {Contamination.REPORTED}]
+    spoilt = [u for u in usages if u.is_spoilt and not u.is_reported]
     lines: list[str] = []
     if load_s > _SLOW_LOAD_S:
         lines.append(f"loads in {human_seconds(load_s)}; put the file on a faster disk")
@@ -97,8 +96,11 @@ def _problems(
             f"{human_bytes(memory_bytes)} is {share:.0%} of the memory; lower context_size"
         )
     if len(spoilt) > _SPOILT_RATIO * len(usages):
-        what = Counter(w for u in spoilt for w in u.contamination).most_common(1)[0][0]
-        lines.append(f"{len(spoilt)} of {len(usages)} runs were spoilt ({what}); close what runs")
+        what = sorted({word for usage in spoilt for word in usage.contamination})
+        told = f" ({', '.join(what)})" if what else ""
+        lines.append(
+            f"{len(spoilt)} of {len(usages)} runs were spoilt{told}; close what runs beside"
+        )
     return lines
 
 

@@ -142,4 +142,4 @@ def typical(usages: Iterable[Usage], name: str) -> float | None:
 
 def _distrust(usage: Usage) -> int:
     """0 for our own clean measurement, 1 for a spoilt one, 2 for what somebody told."""
-    return 2 if usage.is_reported else int(bool(usage.contamination))
+    return 2 if usage.is_reported else int(usage.is_spoilt)

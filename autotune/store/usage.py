@@ -68,6 +68,9 @@ class Usage:
     decode_tps: float | None
     """Of a report, what the application called tokens per second."""
     contamination: tuple[Contamination, ...]
+    """What spoils it, where that is told."""
+    is_spoilt: bool
+    """Whether its rates are not clean."""
     is_reported: bool
     """Told by somebody, not measured by us."""
     n_uses: int = 1
@@ -230,8 +233,7 @@ def _usage(found: Row[LoadRunRow, str, str], rates: dict[int, dict[str, Rates]])
     rate = _rate(row, rates.get(row.run_id, {}))
     load = load_time(row.model_s, row.context_s, row.first_eval_s)
     told: dict[str, Any] = json.loads(row.import_json) if row.import_json else {}
-    is_spoilt = is_use and bool(rate.n) and not rate.n_clean
-    words = "foreign_cpu" if is_spoilt else "" if is_use else row.contamination or ""
+    words = (row.contamination or "").split()
     return Usage(
         run_id=row.run_id,
         machine_id=row.machine_id,
@@ -246,7 +248,8 @@ def _usage(found: Row[LoadRunRow, str, str], rates: dict[int, dict[str, Rates]])
         memory_bytes=_memory_bytes(row) or told.get("peak_rss_bytes"),
         prefill_tps=rate.prefill_tps,
         decode_tps=told.get("tps") if told.get("n_gen") else rate.decode_tps,
-        contamination=tuple(Contamination(word) for word in words.split()),
+        contamination=tuple(Contamination(word) for word in words),
+        is_spoilt=bool(rate.n) and not rate.n_clean if is_use else bool(words),
         is_reported=row.import_key is not None,
         n_uses=told.get("n_reps") or 1,
         success_ratio=_success_ratio(row, told),

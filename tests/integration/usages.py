@@ -29,4 +29,5 @@ def make_usage(**changes: Any) -> Usage:
         "is_reported": False,
         "success_ratio": 1.0,
     }
-    return Usage(**{**defaults, **changes})
+    values = {**defaults, **changes}
+    return Usage(**{"is_spoilt": bool(values["contamination"]), **values})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from autotune.cli.front import ParetoOption, print_front
 from autotune.cli.options import (
+    DEFAULT_BACKEND,
     DEFAULT_WORKLOAD,
     FRONT_TYPES,
     LOSSY_TYPES,
@@ -30,7 +33,6 @@ from autotune.cli.output import (
     print_json,
     recommendation_json,
 )
-from autotune.cli.questions import frame_question
 from autotune.domain.config import Config
 from autotune.domain.prediction import Hardware, Recommendation, Target
 from autotune.predict.life import current_predictor
@@ -38,6 +40,7 @@ from autotune.recommend.choose import recommend as choose_recommendation
 from autotune.recommend.export.llama_cpp_python import python_line
 from autotune.recommend.export.llama_server import server_line
 from autotune.recommend.subject import Subject
+from autotune.tune.framing import Wishes, frame_question
 from autotune.tune.question import Question
 
 
@@ -62,17 +65,17 @@ def recommend(
     as_json: JsonOption = False,
 ) -> None:
     """Recommend a configuration from what the store knows."""
-    work = parse_workload(workload)
+    wishes = Wishes(
+        workload=parse_workload(workload),
+        target=target,
+        hardware=hardware,
+        n_ctx=n_ctx,
+        limits=parse_limits(max_memory, max_ttft),
+        lossy=FRONT_TYPES if pareto else LOSSY_TYPES if lossy else (),
+    )
     with open_store(db) as store:
         question = frame_question(
-            model,
-            store,
-            target=target,
-            hardware=hardware,
-            workload=work,
-            n_ctx=n_ctx,
-            limits=parse_limits(max_memory, max_ttft),
-            lossy=FRONT_TYPES if pareto else LOSSY_TYPES if lossy else (),
+            model, store, backend=DEFAULT_BACKEND, wishes=wishes, environ=os.environ
         )
         predictor = current_predictor(store, question.subject.api)
         costs = store.quality_costs(question.subject.model.model_id)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.status import Status
 
-from autotune.backends.registry import BUILT_IN, get_backend
+from autotune.backends.registry import BUILT_IN, backend_names, get_backend
 from autotune.cli.baseline import ProgramOption
 from autotune.cli.options import (
     DEFAULT_BACKEND,
@@ -40,7 +40,6 @@ from autotune.cli.output import (
     print_json,
     recommendation_json,
 )
-from autotune.cli.questions import backend_of, frame_question
 from autotune.cli.recommend import print_lines
 from autotune.domain.config import Config
 from autotune.domain.prediction import Hardware, Target
@@ -52,6 +51,7 @@ from autotune.measure.llama_bench import NAME as LLAMA_BENCH
 from autotune.measure.llama_bench import LlamaBenchRunner, find_llama_bench
 from autotune.measure.runner import LocalRunner, Runner
 from autotune.store.store import Store
+from autotune.tune.framing import Wishes, frame_question
 from autotune.tune.loop import tune as carry_out
 from autotune.tune.past import Trials, past_answer, stopped_trials
 from autotune.tune.question import Answer, Progress, Question
@@ -100,22 +100,26 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Tune a model on this machine and prove the result against the newcomer's default."""
-    work = parse_workload(workload)
+    wishes = Wishes(
+        workload=parse_workload(workload),
+        target=target,
+        hardware=hardware,
+        n_ctx=n_ctx,
+        limits=parse_limits(max_memory, max_ttft),
+        lossy=LOSSY_TYPES if lossy else (),
+        max_trials=trials,
+        time_limit_s=parse_seconds(time_limit),
+    )
     measurer, engine = _runner(runner, llama_bench), ask_engine(backend_of(runner))
     with open_store(db) as store:
         question = frame_question(
             model,
             store,
-            target=target,
-            hardware=hardware,
-            workload=work,
-            n_ctx=n_ctx,
-            max_trials=trials,
-            time_limit_s=parse_seconds(time_limit),
-            limits=parse_limits(max_memory, max_ttft),
-            lossy=LOSSY_TYPES if lossy else (),
-            runner=measurer.backend,
+            backend=backend_of(runner),
+            wishes=wishes,
+            environ=os.environ,
             engine_gpus=engine.gpus,
+            measured_by=measurer.backend,
         )
         build = engine.build.label if measurer.backend == backend_of(runner) else None
         answer = None if fresh else past_answer(question, store, build=build, now=utc_now)
@@ -147,6 +151,11 @@ def _search(
                 "stopped; what was measured is kept: the same command goes on from there"
             )
             raise typer.Exit(130) from None
+
+
+def backend_of(runner: str) -> str:
+    """The backend whose default is what a newcomer to a runner gets."""
+    return runner if runner in backend_names() else DEFAULT_BACKEND
 
 
 def _runner(name: str, program: str | None) -> Runner:

@@ -39,7 +39,15 @@ class CaseArrays:
         tokens = np.array([_TOKENS(case.workload) for case in cases], dtype=float).reshape(-1, 4)
         self.n_prompt, self.n_gen, self.n_depth, self.decode_depth = tokens.T
         self.cached = np.array([_or(case.cached_ratio, 1.0) for case in cases], dtype=float)
-        self._models = _Spread([case.model for case in cases], key=id)
+        models = _Spread(list(cases), key=lambda c: (id(c.model), c.backend, c.api))
+        # What is read and multiplied is the model as its engine holds it.
+        held = [case.held for case in models.distinct]
+        self.unpacked_bytes = models.spread([
+            model.weight_bytes if model is not case.model else 0.0
+            for model, case in zip(held, models.distinct, strict=True)
+        ])  # fmt: skip
+        models.distinct = held
+        self._models = models
         self._places = _Spread(list(cases), key=lambda c: (id(c.machine), id(c.probe), c.api))
         self._files = _Spread(list(cases), key=lambda c: (id(c.model), id(c.disk)))
         self.ceilings = [find_ceilings(c.machine, c.probe, c.api) for c in self._places.distinct]

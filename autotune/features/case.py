@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autotune.domain.config import Config
+from autotune.domain.engine import engine_of, held_model
 from autotune.domain.machine import DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.study import Observation
@@ -36,6 +37,12 @@ class Case:
     """Share of the model file in the page cache before the load."""
     disk: DiskProbe | None = None
     """How fast the model's file is read where it lies."""
+
+    @property
+    def held(self) -> ModelFacts:
+        """The model as the engine holds it in memory; the file's own for most engines."""
+        weight_bytes = engine_of(self.backend).weight_bytes(self.api)
+        return self.model if weight_bytes is None else held_model(self.model, weight_bytes)
 
     @classmethod
     def of(cls, observation: Observation) -> Case | None:

@@ -50,7 +50,14 @@ _memory_knobs = attrgetter(
 
 
 class MemoryRegressor:
-    """Peak resident bytes of a case."""
+    """Peak resident bytes of a case.
+
+    ``process_mib`` is (typical, doubt about it) of the engine's process: interpreter and libraries.
+    """
+
+    def __init__(self, *, process_mib: tuple[float, float] = (_TYPICAL[0], _DOUBT[0])) -> None:
+        self._typical = np.array([process_mib[0], *_TYPICAL[1:]])
+        self._doubt = np.array([process_mib[1], *_DOUBT[1:]])
 
     def fit(self, cases: Sequence[Case], peak_bytes: Array) -> MemoryRegressor:
         """Learn the remainder from measured peaks of shape (n_cases,), in bytes."""
@@ -58,11 +65,11 @@ class MemoryRegressor:
         known, x = _parts(cases)
         unit = _NOISE_RATIO * peak_bytes / MIB
         a = self._scaled(cases, x) / unit[:, None]
-        y = ((peak_bytes - known) / MIB - x @ _TYPICAL) / unit
+        y = ((peak_bytes - known) / MIB - x @ self._typical) / unit
         self.covariance_ = np.linalg.inv(a.T @ a + np.eye(a.shape[1]))
         self.weights_ = self.covariance_ @ a.T @ y
         # A negative share would make more scratch memory cost less.
-        self.weights_[2] = max(self.weights_[2], -_TYPICAL[2] / _DOUBT[2])
+        self.weights_[2] = max(self.weights_[2], -self._typical[2] / self._doubt[2])
         self.misfit_ = (np.sum((y - a @ self.weights_) ** 2) + _PRIOR_MISFIT**2) / (len(y) + 1)
         return self
 
@@ -70,7 +77,7 @@ class MemoryRegressor:
         """(peak bytes, standard deviation as a share of it), each of shape (n_cases,)."""
         known, x = _parts(cases)
         a = self._scaled(cases, x)
-        peak = known + np.maximum(x @ _TYPICAL + a @ self.weights_, 0) * MIB
+        peak = known + np.maximum(x @ self._typical + a @ self.weights_, 0) * MIB
         a /= (_NOISE_RATIO * peak / MIB)[:, None]
         doubt = np.sum(a @ self.covariance_ * a, axis=1)
         return peak, _NOISE_RATIO * np.sqrt(doubt + self.misfit_)
@@ -91,7 +98,7 @@ class MemoryRegressor:
                 told[key] = column, float(np.hypot(np.hypot(_OWN_MIB, tables), driver))
             column, spread = told[key]
             own[row, column] = spread
-        return np.hstack([x * _DOUBT, own])
+        return np.hstack([x * self._doubt, own])
 
 
 def _parts(cases: Sequence[Case]) -> tuple[Array, Array]:
@@ -100,7 +107,13 @@ def _parts(cases: Sequence[Case]) -> tuple[Array, Array]:
     table = np.empty((len(cases), 4))
     for index, case in enumerate(cases):
         # Most candidates differ in threads only, which need no memory.
-        key = (id(case.model), id(case.machine), _memory_knobs(case.config), case.workload)
+        key = (
+            id(case.model),
+            case.backend,
+            id(case.machine),
+            _memory_knobs(case.config),
+            case.workload,
+        )
         if key not in rows:
             rows[key] = _row(case)
         table[index] = rows[key]
@@ -116,15 +129,32 @@ def vram_ratios(cases: Sequence[Case]) -> Array:
     for index, case in enumerate(cases if with_gpu else ()):
         if id(case.machine) not in with_gpu:
             continue
-        key = (id(case.model), id(case.machine), _memory_knobs(case.config))
+        key = (id(case.model), case.backend, id(case.machine), _memory_knobs(case.config))
         if key not in known:
-            planner, _ = _planners(case.model, case.machine)
+            planner, _ = _planners(case.held, case.machine)
             known[key] = vram_ratio(planner.plan(case.config), case.machine)
         ratios[index] = known[key]
     return ratios
 
 
 def _row(case: Case) -> tuple[float, ...]:
+    return _planned(case) if case.held is case.model else _unpacked(case)
+
+
+def _unpacked(case: Case) -> tuple[float, ...]:
+    """Of an engine that unpacks the file: its weights, the cache of what is in it, and the widest
+    activations of the prompt with the logits of its last token, all in the weights' own type."""
+    model, work = case.held, case.workload
+    on_host = case.api == "CPU" or not case.config.n_gpu_layers
+    n_bytes = model.weight_bytes / model.n_params
+    cells = sum(sum(model.cached_elements(layer)) for layer in range(model.n_layers))
+    kv = work.n_tokens * cells * n_bytes
+    activations = work.n_prompt * (2 * model.n_ff + 4 * model.n_embd) + model.n_vocab
+    known = (model.weight_bytes + kv) * on_host
+    return known, 1.0, model.header_bytes / MIB, activations * n_bytes / MIB
+
+
+def _planned(case: Case) -> tuple[float, ...]:
     planner, touched = _planners(case.model, case.machine)
     attention = Attention.of(case.model, case.config)
     host = reserved = kv = elsewhere = 0

@@ -56,13 +56,19 @@ def verdict_json(verdict: BackendVerdict) -> dict[str, Any]:
 
 def print_ranking(ranking: Sequence[BackendVerdict]) -> None:
     """What is expected of each backend, the chosen one first; then why."""
-    table = plain_table("backend", "load", "peak memory", "prefill", "decode", "request", "best")
+    table = plain_table("backend", "load", "peak memory", "prefill", "decode", "request")
     for verdict in ranking:
         table.add_row(verdict.name, *_expected(verdict))
     console.print(table)
     for verdict in ranking[1:]:
         for reason in verdict.reasons if verdict.is_usable else _named(verdict):
             console.print(f"• {reason}", style="dim", soft_wrap=True)
+    best = ranking[0]
+    console.print(
+        f"{best.name} is within 5 % of the fastest backend with {best.confidence:.0%}",
+        style="dim",
+        soft_wrap=True,
+    )
 
 
 def _named(verdict: BackendVerdict) -> tuple[str, ...]:
@@ -71,7 +77,7 @@ def _named(verdict: BackendVerdict) -> tuple[str, ...]:
 
 def _expected(verdict: BackendVerdict) -> tuple[str, ...]:
     if verdict.recommendation is None:
-        return ("cannot be used", *([""] * 5))
+        return ("–",) * 5
     prediction = verdict.recommendation.prediction
     return (
         human_seconds(prediction.load_s.q50),
@@ -79,20 +85,19 @@ def _expected(verdict: BackendVerdict) -> tuple[str, ...]:
         human_rate(prediction.prefill_tps.q50),
         human_rate(prediction.decode_tps.q50),
         human_seconds(prediction.request_s),
-        f"{verdict.confidence:.0%}",
     )
 
 
 def print_contacts(answer: ContestAnswer) -> None:
-    """What every backend did, measured: by default, and at its best where that was proven."""
+    """What every backend did: with its default, and at its best where that was put to the proof."""
     table = plain_table("backend", "load", "peak memory", "prefill", "decode", "request")
     for contact in answer.contacts:
         if contact.default is None:
-            table.add_row(contact.name, "does not run")
+            table.add_row(contact.name, *("–",) * 5)
         else:
-            table.add_row(f"{contact.name}, default", *_measured(contact.default.measurement))
+            table.add_row(contact.name, *_measured(contact.default.measurement))
         if contact.best is not None and _is_other(contact):
-            table.add_row(f"{contact.name}, best", *_measured(contact.best.measurement))
+            table.add_row("  at its best", *_measured(contact.best.measurement))
     console.print(table)
     for contact in answer.contacts:
         if contact.problem:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from autotune.domain.config import KV_BYTES_PER_ELEMENT
 from autotune.domain.model import ModelFacts
 
 
@@ -20,43 +21,44 @@ class EngineTraits:
     """What sets an engine apart."""
 
     name: str
-    host_weight_bytes: float | None = None
-    """Bytes of every weight in the host's memory where the engine unpacks the file; None where it
-    computes with the file's own element types."""
-    gpu_weight_bytes: float | None = None
-    """The same on a GPU."""
-    grows_cache: bool = False
-    """Whether the KV cache grows with what is in it, instead of being there for the whole
-    context."""
-
-    def weight_bytes(self, api: str) -> float | None:
-        """Bytes of every weight where the engine computes with ``api``; None for the file's."""
-        return self.host_weight_bytes if api == "CPU" else self.gpu_weight_bytes
+    unpacks: bool = False
+    """Whether every weight becomes a number of the cache's own type (``type_k``); other engines
+    compute with the element types of the file."""
+    knobs: frozenset[str] | None = frozenset()
+    """The knobs that may differ from the default; None for all of them."""
+    places_all_layers: bool = False
+    """Whether all layers are on a GPU, or none."""
 
 
-LLAMA_CPP = EngineTraits(name="llama.cpp")
+LLAMA_CPP = EngineTraits(name="llama.cpp", knobs=None)
+TRANSFORMERS = EngineTraits(
+    name="transformers",
+    unpacks=True,
+    knobs=frozenset(
+        {"n_threads", "n_threads_batch", "n_ubatch", "flash_attn", "swa_full", "n_gpu_layers"}
+    ),
+    places_all_layers=True,
+)
 _OF_BACKEND: Mapping[str, EngineTraits] = {
     **dict.fromkeys(("llama-cpp-python", "llama-server", "llamafile", "llama-bench"), LLAMA_CPP),
-    "transformers": EngineTraits(
-        name="transformers", host_weight_bytes=4.0, gpu_weight_bytes=2.0, grows_cache=True
-    ),
+    "transformers": TRANSFORMERS,
 }
 
 
 def engine_of(backend: str) -> EngineTraits:
-    """The engine behind a backend; one that nobody describes is an engine of its own."""
+    """The engine behind a backend; one that nobody describes is an engine of its own.
+
+    Of such a one nothing but its default is known to run.
+    """
     return _OF_BACKEND.get(backend) or EngineTraits(name=backend)
 
 
 @lru_cache(maxsize=256)
-def held_model(model: ModelFacts, weight_bytes: float) -> ModelFacts:
-    """The model as an engine holds it that unpacks the file: so many bytes in each weight."""
+def unpacked_model(model: ModelFacts, kind: str) -> ModelFacts:
+    """The model with every weight of one floating type (``f32``, ``f16`` or ``bf16``)."""
+    n_bytes = KV_BYTES_PER_ELEMENT[kind]
     tensors = tuple(
-        dataclasses.replace(
-            tensor,
-            type="F32" if weight_bytes == 4 else "F16",
-            n_bytes=round(tensor.n_elements * weight_bytes),
-        )
+        dataclasses.replace(tensor, type=kind.upper(), n_bytes=round(tensor.n_elements * n_bytes))
         for tensor in model.tensors
     )
     return dataclasses.replace(model, tensors=tensors, layer_bytes=())

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autotune.domain.config import Config
-from autotune.domain.engine import engine_of, held_model
+from autotune.domain.engine import engine_of, unpacked_model
 from autotune.domain.machine import DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.study import Observation
@@ -41,8 +41,8 @@ class Case:
     @property
     def held(self) -> ModelFacts:
         """The model as the engine holds it in memory; the file's own for most engines."""
-        weight_bytes = engine_of(self.backend).weight_bytes(self.api)
-        return self.model if weight_bytes is None else held_model(self.model, weight_bytes)
+        unpacks = engine_of(self.backend).unpacks
+        return unpacked_model(self.model, self.config.type_k) if unpacks else self.model
 
     @classmethod
     def of(cls, observation: Observation) -> Case | None:

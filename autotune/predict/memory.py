@@ -14,6 +14,7 @@ from operator import attrgetter
 
 import numpy as np
 
+from autotune.domain.config import KV_BYTES_PER_ELEMENT
 from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts
 from autotune.domain.units import MIB
@@ -146,7 +147,7 @@ def _unpacked(case: Case) -> tuple[float, ...]:
     activations of the prompt with the logits of its last token, all in the weights' own type."""
     model, work = case.held, case.workload
     on_host = case.api == "CPU" or not case.config.n_gpu_layers
-    n_bytes = model.weight_bytes / model.n_params
+    n_bytes = KV_BYTES_PER_ELEMENT[case.config.type_k]
     cells = sum(sum(model.cached_elements(layer)) for layer in range(model.n_layers))
     kv = work.n_tokens * cells * n_bytes
     activations = work.n_prompt * (2 * model.n_ff + 4 * model.n_embd) + model.n_vocab

@@ -7,6 +7,9 @@ from autotune.domain.units import human_bytes, human_rate, human_seconds
 from autotune.recommend.backend_history import BackendHistory
 from autotune.recommend.choose import BASIS, TIE_RATIO
 
+MEMORY_TIE_RATIO = 0.05
+"""Peaks this close are equal: a smaller difference is worth nothing to anybody."""
+
 
 def described(best: Recommendation, history: BackendHistory) -> tuple[str, ...]:
     """What a backend's best configuration does, and what came of its runs so far."""
@@ -48,7 +51,7 @@ def why_behind(
 
 def _tie(other: Recommendation, best: Recommendation) -> str:
     ours, theirs = (r.prediction.peak_memory_bytes.q50 for r in (other, best))
-    if ours > theirs * (1 + TIE_RATIO):
+    if ours > theirs * (1 + MEMORY_TIE_RATIO):
         return f"which needs {human_bytes(ours - theirs)} less memory"
     return "which comes first in the order of backends"
 

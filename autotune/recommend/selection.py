@@ -29,7 +29,7 @@ from autotune.domain.quality import QualityCost
 from autotune.features.case import Case
 from autotune.predict.predictor import Predictor
 from autotune.recommend.backend_history import BackendHistory
-from autotune.recommend.backend_reasons import described, why_behind
+from autotune.recommend.backend_reasons import MEMORY_TIE_RATIO, described, why_behind
 from autotune.recommend.choose import TIE_RATIO, recommend
 
 REQUESTS_PER_LOAD = 20
@@ -206,8 +206,8 @@ def _ranked(usable: Sequence[BackendVerdict]) -> list[BackendVerdict]:
     """The best first: whoever ties with the best of those that are left competes by memory."""
     left, ranked = list(usable), []
     while left:
-        tied = _least(left, lambda verdict: verdict.score_s)
-        smallest = _least(tied, lambda verdict: verdict.peak_bytes)
+        tied = _least(left, lambda verdict: verdict.score_s, TIE_RATIO)
+        smallest = _least(tied, lambda verdict: verdict.peak_bytes, MEMORY_TIE_RATIO)
         best = min(smallest, key=lambda verdict: priority(verdict.name))
         ranked.append(best)
         left.remove(best)
@@ -215,10 +215,10 @@ def _ranked(usable: Sequence[BackendVerdict]) -> list[BackendVerdict]:
 
 
 def _least(
-    verdicts: Sequence[BackendVerdict], value: Callable[[BackendVerdict], float]
+    verdicts: Sequence[BackendVerdict], value: Callable[[BackendVerdict], float], tie_ratio: float
 ) -> list[BackendVerdict]:
-    """Those within the noise of the least value."""
-    limit = min(map(value, verdicts)) * (1 + TIE_RATIO)
+    """Those within ``tie_ratio`` of the least value."""
+    limit = min(map(value, verdicts)) * (1 + tie_ratio)
     return [verdict for verdict in verdicts if value(verdict) <= limit]
 
 

@@ -36,6 +36,8 @@ from autotune.tune.verdict import Measured, pool, speedup
 NEAR_RATIO = 0.10
 """A rival that is expected to be slower by more than this is not raced."""
 MOST_RIVALS = 2
+_MOST_RESERVED = 0.4
+"""Share of the time after the contacts that the races may have."""
 _SAMPLING_SHARE = 0.02
 """Share of the time limit after which a noisy first contact is not repeated further."""
 
@@ -140,7 +142,8 @@ class _Contest:
         question, study = self._tune(selection)
         tuned = _tuned(question, study)
         self._keep(tuned)
-        champion, told = self._race(tuned, selection.ranking)
+        known = study.measured_at is not None  # and so is what came of its races
+        champion, told = (tuned, ()) if known else self._race(tuned, selection.ranking)
         after = choose_backend(self._contenders, self._means.store, target=target)
         return ContestAnswer(
             recommendation=self._recommendation(champion, tuned, study, told),
@@ -186,8 +189,9 @@ class _Contest:
         usable = [verdict for verdict in selection.ranking if verdict.is_usable]
         for place, verdict in enumerate(usable):
             question = self._question(verdict.name)
-            left_s = self._left_s() - self._reserve_s(usable[place + 1 :])
-            study = dataclasses.replace(question.study, time_limit_s=max(left_s, 1.0))
+            left_s = max(self._left_s(), 1.0)
+            reserve_s = min(self._reserve_s(usable[place + 1 :]), left_s * _MOST_RESERVED)
+            study = dataclasses.replace(question.study, time_limit_s=left_s - reserve_s)
             question = dataclasses.replace(question, study=study)
             try:
                 return question, self._answer(question, self._contender(verdict.name).build)

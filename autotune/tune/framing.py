@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotune.backends.protocol import traits_of
 from autotune.backends.registry import get_backend
 from autotune.domain.limits import Limits
 from autotune.domain.prediction import Hardware, Target
@@ -71,12 +72,13 @@ def frame_question(
     if wishes.hardware is Hardware.CPU:
         default = default.replace(n_gpu_layers=0)
     configs = search_space(
-        model,
+        subject.case(backend, default, wishes.workload).held,
         subject.machine,
         default=default,
         workload=wishes.workload,
         hardware=wishes.hardware,
         lossy=wishes.lossy,
+        engine=traits_of(engine),
     ).configs()
     runner = measured_by or backend
     return Question(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from autotune.domain.run import Run
 from autotune.domain.units import human_bytes
-from autotune.recommend.choose import TIE_RATIO
+from autotune.recommend.backend_reasons import MEMORY_TIE_RATIO
 from autotune.recommend.selection import priority
 from autotune.tune.confirmation import confirm
 from autotune.tune.question import Question
@@ -74,7 +74,7 @@ def race(
 def _tied(held: Champion, rival: Champion) -> tuple[Champion, Champion, str]:
     """(winner, loser, why) of two that are as fast."""
     ours, theirs = (_peak_bytes(side) for side in (held, rival))
-    if ours and theirs and max(ours, theirs) > min(ours, theirs) * (1 + TIE_RATIO):
+    if ours and theirs and max(ours, theirs) > min(ours, theirs) * (1 + MEMORY_TIE_RATIO):
         winner, loser = (held, rival) if ours < theirs else (rival, held)
         return winner, loser, f"as fast, with {human_bytes(abs(ours - theirs))} less memory"
     winner, loser = sorted((held, rival), key=lambda side: priority(side.name))

@@ -143,7 +143,7 @@ def test_an_engine_that_unpacks_the_file_reads_more_of_it() -> None:
     first, second = select(offers(predictor, TRANSFORMERS, LLAMA)).ranking
 
     assert (first.name, second.name) == (LLAMA, TRANSFORMERS)
-    assert second.peak_bytes > 4 * SMALL.n_params
+    assert second.peak_bytes > 3.9 * SMALL.n_params
     assert second.time_s > 2 * first.time_s
 
 

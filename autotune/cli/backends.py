@@ -95,7 +95,8 @@ def print_contacts(answer: ContestAnswer) -> None:
         if contact.default is None:
             table.add_row(contact.name, *("–",) * 5)
         else:
-            table.add_row(contact.name, *_measured(contact.default.measurement))
+            shown = contact.default if _is_other(contact) else contact.best or contact.default
+            table.add_row(contact.name, *_measured(shown.measurement))
         if contact.best is not None and _is_other(contact):
             table.add_row("  at its best", *_measured(contact.best.measurement))
     console.print(table)
@@ -106,8 +107,8 @@ def print_contacts(answer: ContestAnswer) -> None:
 
 def _is_other(contact: Contact) -> bool:
     """Whether the best configuration is another one than the default."""
-    assert contact.best is not None
-    return contact.default is None or contact.best.config != contact.default.config
+    best, default = contact.best, contact.default
+    return best is not None and (default is None or best.config != default.config)
 
 
 def _measured(measured: Measurement) -> tuple[str, ...]:

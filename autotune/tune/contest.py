@@ -179,7 +179,8 @@ class _Contest:
         for run in self._means.store.list_runs(model_id=subject.model.model_id, limit=None):
             told = (run.machine_id, run.backend, run.build, run.config, run.workload)
             is_good = run.state is RunState.COMPLETE and run.discarded_at is None
-            if told == wanted and is_good and self._means.now() - run.started_at <= FRESH:
+            is_exact = told == wanted and run.purpose is not Purpose.USER
+            if is_exact and is_good and self._means.now() - run.started_at <= FRESH:
                 return self._means.store.load_run(run.run_id).run
         return None
 

@@ -7,11 +7,12 @@ A backend loads a model into a session; a session answers samples: one request, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from autotune.domain.config import Config
+from autotune.domain.engine import EngineTraits, engine_of
 from autotune.domain.errors import MeasurementError
 from autotune.domain.machine import Build, MachineFacts
 from autotune.domain.plan import MemoryPlan
@@ -126,3 +127,17 @@ class Judges(Protocol):
         illegal combination of knobs with CONSTRAINT and the engine's words; with UNSUPPORTED for
         a text that is too short to judge by, and for a model without a vocabulary to read it with.
         """
+
+
+@runtime_checkable
+class HasKnobs(Protocol):
+    """A backend that says which knobs its engine has, where autotune does not know the engine."""
+
+    knobs: frozenset[str]
+    """Names of knobs that may differ from its default; the others are never tried."""
+
+
+def traits_of(backend: Backend) -> EngineTraits:
+    """What is known of the engine behind a backend, by what it says itself where it does."""
+    traits = engine_of(backend.name)
+    return replace(traits, knobs=backend.knobs) if isinstance(backend, HasKnobs) else traits

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 import typer
 
+from autotune.cli.backends import (
+    AUTO,
+    BackendChoiceOption,
+    ask_backends,
+    print_ranking,
+    verdict_json,
+)
 from autotune.cli.front import ParetoOption, print_front
 from autotune.cli.options import (
+    DEFAULT_BACKEND,
     DEFAULT_WORKLOAD,
     FRONT_TYPES,
     LOSSY_TYPES,
@@ -30,14 +41,18 @@ from autotune.cli.output import (
     print_json,
     recommendation_json,
 )
-from autotune.cli.questions import frame_question
-from autotune.domain.config import Config
+from autotune.domain.engine import LLAMA_CPP, engine_of
 from autotune.domain.prediction import Hardware, Recommendation, Target
-from autotune.predict.life import current_predictor
-from autotune.recommend.choose import recommend as choose_recommendation
 from autotune.recommend.export.llama_cpp_python import python_line
 from autotune.recommend.export.llama_server import server_line
 from autotune.recommend.subject import Subject
+from autotune.tune.backends import (
+    Contender,
+    choose_backend,
+    current_predictors,
+    frame_contenders,
+)
+from autotune.tune.framing import Wishes
 from autotune.tune.question import Question
 
 
@@ -57,47 +72,52 @@ def recommend(
     max_memory: MemoryOption = None,
     max_ttft: LatencyOption = None,
     lossy: LossyOption = False,
+    backend: BackendChoiceOption = None,
     pareto: ParetoOption = False,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Recommend a configuration from what the store knows."""
-    work = parse_workload(workload)
+    wishes = Wishes(
+        workload=parse_workload(workload),
+        target=target,
+        hardware=hardware,
+        n_ctx=n_ctx,
+        limits=parse_limits(max_memory, max_ttft),
+        lossy=FRONT_TYPES if pareto else LOSSY_TYPES if lossy else (),
+    )
+    engines = ask_backends(backend) if backend else {DEFAULT_BACKEND: None}
     with open_store(db) as store:
-        question = frame_question(
-            model,
-            store,
-            target=target,
-            hardware=hardware,
-            workload=work,
-            n_ctx=n_ctx,
-            limits=parse_limits(max_memory, max_ttft),
-            lossy=FRONT_TYPES if pareto else LOSSY_TYPES if lossy else (),
+        contenders = frame_contenders(
+            model, store, engines=engines, wishes=wishes, environ=os.environ
         )
-        predictor = current_predictor(store, question.subject.api)
-        costs = store.quality_costs(question.subject.model.model_id)
+        predictors = current_predictors(contenders, store)
+        selection = choose_backend(contenders, store, target=target, predictors=predictors)
+        recommendation = selection.chosen
+        question = _question(contenders, recommendation.backend)
+        subject = question.subject
         if pareto:
-            print_front(question, predictor, costs, as_json=as_json)
+            costs = store.quality_costs(subject.model.model_id)
+            print_front(question, predictors[subject.api], costs, as_json=as_json)
             return
-        recommendation = choose_recommendation(
-            predictor,
-            question.cases,
-            target=target,
-            default=question.study.default,
-            available_bytes=question.available_bytes,
-            limits=question.limits,
-            quality=costs,
-        )
         store.record_recommendation(
             recommendation,
-            machine_id=question.subject.machine_id,
-            model_id=question.subject.model.model_id,
-            cached=predictor.cached,
+            machine_id=subject.machine_id,
+            model_id=subject.model.model_id,
+            cached=all(predictor.cached for predictor in predictors.values()),
         )
     if as_json:
-        print_json(recommendation_json(recommendation, model))
-    else:
-        _print(recommendation, question)
+        ranking = {"ranking": [verdict_json(verdict) for verdict in selection.ranking]}
+        print_json(recommendation_json(recommendation, model) | ranking)
+        return
+    if backend == AUTO:
+        print_ranking(selection.ranking)
+    _print(recommendation, question)
+
+
+def _question(contenders: Sequence[Contender], backend: str) -> Question:
+    """The question of the chosen backend."""
+    return next(c.question for c in contenders if c.name == backend and c.question)
 
 
 def _print(recommendation: Recommendation, question: Question) -> None:
@@ -118,11 +138,14 @@ def _print(recommendation: Recommendation, question: Question) -> None:
         style="dim",
         soft_wrap=True,
     )
-    print_lines(question.subject, recommendation.config)
+    print_lines(question.subject, recommendation)
 
 
-def print_lines(subject: Subject, config: Config) -> None:
-    """The lines to paste, unwrapped."""
+def print_lines(subject: Subject, recommendation: Recommendation) -> None:
+    """The lines to paste, unwrapped; none for an engine that is not llama.cpp."""
+    if engine_of(recommendation.backend) is not LLAMA_CPP:
+        return
+    config = recommendation.config
     model, slides = subject.model_path, subject.model.slides
     console.print("\nllama-server:", style="bold")
     console.print(server_line(model, config, slides=slides), soft_wrap=True, markup=False)

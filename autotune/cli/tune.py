@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.status import Status
 
-from autotune.backends.registry import BUILT_IN, get_backend
+from autotune.backends.registry import backend_names, get_backend
+from autotune.cli.backends import AUTO, BackendChoiceOption
 from autotune.cli.baseline import ProgramOption
+from autotune.cli.contest import tune_auto
 from autotune.cli.options import (
     DEFAULT_BACKEND,
     DEFAULT_WORKLOAD,
@@ -40,11 +41,11 @@ from autotune.cli.output import (
     print_json,
     recommendation_json,
 )
-from autotune.cli.questions import backend_of, frame_question
+from autotune.cli.progress import StudyDisplay
 from autotune.cli.recommend import print_lines
-from autotune.domain.config import Config
+from autotune.domain.errors import UserError
 from autotune.domain.prediction import Hardware, Target
-from autotune.domain.run import Measurement, Run, Spread
+from autotune.domain.run import Measurement, Spread
 from autotune.domain.units import human_bytes, human_rate, human_seconds, parse_seconds
 from autotune.facts.pagecache import residency
 from autotune.measure.engine import ask_engine
@@ -52,9 +53,11 @@ from autotune.measure.llama_bench import NAME as LLAMA_BENCH
 from autotune.measure.llama_bench import LlamaBenchRunner, find_llama_bench
 from autotune.measure.runner import LocalRunner, Runner
 from autotune.store.store import Store
+from autotune.tune.backends import require_known
+from autotune.tune.framing import Wishes, frame_question
 from autotune.tune.loop import tune as carry_out
 from autotune.tune.past import Trials, past_answer, stopped_trials
-from autotune.tune.question import Answer, Progress, Question
+from autotune.tune.question import Answer, Question
 from autotune.tune.strategy import StrategyName
 from autotune.tune.verdict import Measured
 
@@ -71,8 +74,12 @@ FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Measure again, whatever is known from before.")
 ]
 RunnerOption = Annotated[
-    str,
-    typer.Option("--runner", help=f"What measures: {', '.join(BUILT_IN)} or {LLAMA_BENCH}."),
+    str | None,
+    typer.Option(
+        "--runner",
+        metavar=LLAMA_BENCH,
+        help=f"Measure with {LLAMA_BENCH}, not with our own procedure.",
+    ),
 ]
 
 
@@ -94,31 +101,46 @@ def tune(
     fresh: FreshOption = False,
     trials: TrialsOption = 16,
     time_limit: TimeOption = "5m",
-    runner: RunnerOption = DEFAULT_BACKEND,
+    backend: BackendChoiceOption = DEFAULT_BACKEND,
+    runner: RunnerOption = None,
     llama_bench: ProgramOption = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tune a model on this machine and prove the result against the newcomer's default."""
-    work = parse_workload(workload)
-    measurer, engine = _runner(runner, llama_bench), ask_engine(backend_of(runner))
+    wishes = Wishes(
+        workload=parse_workload(workload),
+        target=target,
+        hardware=hardware,
+        n_ctx=n_ctx,
+        limits=parse_limits(max_memory, max_ttft),
+        lossy=LOSSY_TYPES if lossy else (),
+        max_trials=trials,
+        time_limit_s=parse_seconds(time_limit),
+    )
+    if backend == AUTO:
+        if runner is not None:
+            raise UserError(f"--runner measures one backend: leave it out, or --backend {AUTO}")
+        tune_auto(model, wishes, db, strategy=strategy, fresh=fresh, as_json=as_json)
+        return
+    name = get_backend(backend or DEFAULT_BACKEND, os.environ).name
+    measurer, engine = _runner(name, runner, llama_bench), ask_engine(name)
+    build = engine.build.label
     with open_store(db) as store:
         question = frame_question(
             model,
             store,
-            target=target,
-            hardware=hardware,
-            workload=work,
-            n_ctx=n_ctx,
-            max_trials=trials,
-            time_limit_s=parse_seconds(time_limit),
-            limits=parse_limits(max_memory, max_ttft),
-            lossy=LOSSY_TYPES if lossy else (),
-            runner=measurer.backend,
+            backend=name,
+            wishes=wishes,
+            environ=os.environ,
             engine_gpus=engine.gpus,
+            measured_by=measurer.backend,
         )
-        build = engine.build.label if measurer.backend == backend_of(runner) else None
-        answer = None if fresh else past_answer(question, store, build=build, now=utc_now)
+        if not fresh:
+            question = require_known(question, store, build=build)
+        is_own = measurer.backend == name
+        known = build if is_own else None
+        answer = None if fresh else past_answer(question, store, build=known, now=utc_now)
         past = None if fresh or answer else stopped_trials(question, store)
         answer = answer or _search(question, measurer, store, strategy, past)
     if as_json:
@@ -132,13 +154,13 @@ def _search(
 ) -> Answer:
     """Carry the study out, with a live line."""
     with messages.status("starting") as status:
-        display = _Display(status, question.study.default)
+        display = StudyDisplay(status)
         try:
             return carry_out(
                 question,
                 runner=runner,
                 store=store,
-                notify=display.show,
+                notify=lambda progress: display.show(progress, question.study.default),
                 strategy=strategy,
                 past=past,
             )
@@ -149,41 +171,14 @@ def _search(
             raise typer.Exit(130) from None
 
 
-def _runner(name: str, program: str | None) -> Runner:
+def _runner(backend: str, runner: str | None, program: str | None) -> Runner:
     """The runner of ``--runner``. Raises UserError for an unknown one."""
-    if name == LLAMA_BENCH:
+    if runner is None:
+        return LocalRunner(backend, residency=residency)
+    if runner == LLAMA_BENCH:
         return LlamaBenchRunner(find_llama_bench(program, os.environ))
-    return LocalRunner(get_backend(name, os.environ).name, residency=residency)
-
-
-class _Display:
-    """The live line: trial, configuration, elapsed, best so far, time left."""
-
-    def __init__(self, status: Status, default: Config) -> None:
-        self._status, self._default = status, default
-        self._shown = 0
-
-    def show(self, progress: Progress) -> None:
-        """Update the live line; where nobody watches, print one line a trial."""
-        changes = changes_text(progress.config, self._default)
-        text = (
-            f"trial {progress.trial}/{progress.max_trials} [bold]{changes}[/] {progress.doing} · "
-            f"{human_seconds(progress.elapsed_s)}, {human_seconds(progress.left_s)} left"
-            f"{self._best(progress)}"
-        )
-        if messages.is_terminal:
-            self._status.update(text)
-        elif progress.trial != self._shown:
-            messages.print(text, soft_wrap=True)
-        self._shown = progress.trial
-
-    def _best(self, progress: Progress) -> str:
-        best, default = _request_s(progress.best), _request_s(progress.default)
-        return f" · best {default / best:.2f}× default" if best and default else ""
-
-
-def _request_s(run: Run | None) -> float | None:
-    return run.measurement.request_s.median if run and run.measurement else None
+    cure = f"--backend {runner}" if runner in backend_names() else f"--runner {LLAMA_BENCH}"
+    raise UserError(f"{runner!r} is no runner: say {cure}")
 
 
 def _document(answer: Answer, model: Path) -> dict[str, Any]:
@@ -227,7 +222,7 @@ def _print(answer: Answer, question: Question) -> None:
     )
     for reason in answer.recommendation.reasons:
         console.print(f"• {reason}", soft_wrap=True)
-    print_lines(question.subject, answer.winner.config)
+    print_lines(question.subject, answer.recommendation)
 
 
 def _when(answer: Answer) -> str:

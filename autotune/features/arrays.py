@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autotune.domain.config import KV_BYTES_PER_ELEMENT
+from autotune.domain.engine import engine_of
 from autotune.features.case import Array, Case
 from autotune.features.ceilings import find_ceilings
 
@@ -39,7 +40,15 @@ class CaseArrays:
         tokens = np.array([_TOKENS(case.workload) for case in cases], dtype=float).reshape(-1, 4)
         self.n_prompt, self.n_gen, self.n_depth, self.decode_depth = tokens.T
         self.cached = np.array([_or(case.cached_ratio, 1.0) for case in cases], dtype=float)
-        self._models = _Spread([case.model for case in cases], key=id)
+        models = _Spread(list(cases), key=_held_key)
+        # What is read and multiplied is the model as its engine holds it.
+        held = [case.held for case in models.distinct]
+        self.unpacked_bytes = models.spread([
+            model.weight_bytes if model is not case.model else 0.0
+            for model, case in zip(held, models.distinct, strict=True)
+        ])  # fmt: skip
+        models.distinct = held
+        self._models = models
         self._places = _Spread(list(cases), key=lambda c: (id(c.machine), id(c.probe), c.api))
         self._files = _Spread(list(cases), key=lambda c: (id(c.model), id(c.disk)))
         self.ceilings = [find_ceilings(c.machine, c.probe, c.api) for c in self._places.distinct]
@@ -92,6 +101,12 @@ class CaseArrays:
             rows = self._places.index == number
             found[rows] = rate(n_threads[rows])
         return found
+
+
+def _held_key(case: Case) -> Hashable:
+    """What decides how an engine holds a model."""
+    kind = case.config.type_k if engine_of(case.backend).unpacks else None
+    return id(case.model), kind
 
 
 class _Spread:

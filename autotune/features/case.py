@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autotune.domain.config import Config
+from autotune.domain.engine import engine_of, unpacked_model
 from autotune.domain.machine import DiskProbe, MachineFacts, Probe
 from autotune.domain.model import ModelFacts
 from autotune.domain.study import Observation
@@ -36,6 +37,12 @@ class Case:
     """Share of the model file in the page cache before the load."""
     disk: DiskProbe | None = None
     """How fast the model's file is read where it lies."""
+
+    @property
+    def held(self) -> ModelFacts:
+        """The model as the engine holds it in memory; the file's own for most engines."""
+        unpacks = engine_of(self.backend).unpacks
+        return unpacked_model(self.model, self.config.type_k) if unpacks else self.model
 
     @classmethod
     def of(cls, observation: Observation) -> Case | None:

@@ -253,7 +253,8 @@ def _load(arrays: CaseArrays, work: _Work, share: _Share) -> Array:
     """Seconds to read the file once and to clear the KV cache, plus the vocabulary's tables.
 
     What is in the page cache comes at its rate, the rest at the disk's; where nobody probed them,
-    both come at the memory's. What lives on a GPU is sent there.
+    both come at the memory's. What lives on a GPU is sent there. An engine that unpacks the file
+    writes all of it.
     """
     memory_rate = arrays.read_rate(np.ones(len(arrays)))
     cached_rate = arrays.of_file(lambda c: (c.disk and c.disk.cached_bytes_per_s) or np.nan)
@@ -264,5 +265,7 @@ def _load(arrays: CaseArrays, work: _Work, share: _Share) -> Array:
     cleared = arrays.n_ctx * work.cell_bytes(arrays)
     vocabulary = arrays.of_model(lambda m: m.n_vocab) * VOCABULARY_S
     read = file_bytes * (arrays.cached / cached_rate + (1 - arrays.cached) / disk_rate)
-    sent = file_bytes * share.layers / arrays.link
-    return np.asarray(read + sent + cleared / memory_rate + vocabulary)
+    unpacked = arrays.unpacked_bytes
+    sent = np.where(unpacked > 0, unpacked, file_bytes) * share.layers / arrays.link
+    written = (cleared + unpacked) / memory_rate
+    return np.asarray(read + sent + written + vocabulary)

@@ -16,7 +16,9 @@ from autotune.domain.study import Observation
 from autotune.features.case import Array, Case
 from autotune.features.columns import PHASES
 from autotune.predict.baselines import BASELINES
-from autotune.predict.predictor import Forecast, Predictor, teaches
+from autotune.predict.engine_predictor import teaches
+from autotune.predict.forecast import Forecast
+from autotune.predict.predictor import Predictor
 from autotune.predict.rows import Rows, build_rows, repeats
 from autotune.predict.scores import COVERAGES, Score, SuccessScore, score, score_success
 from autotune.predict.splits import Rows_, split_names, splits

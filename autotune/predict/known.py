@@ -1,13 +1,13 @@
 """What was measured, by case: an exact, successful run is the best prediction there is.
 
 And what ran out of memory: no larger configuration of that model is tried on that machine again,
-until one succeeds.
+until one succeeds. And what a backend does not know: a model that it refused, and never ran.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,9 +67,13 @@ class Known:
     models: dict[str, bool] = field(default_factory=dict)
     attempts: dict[str, list[Attempt]] = field(default_factory=dict)
     """Of each group in which something ran out of memory, oldest first."""
+    refusals: dict[str, list[str]] = field(default_factory=dict)
+    """Builds that did not know a model, by backend and model; none where one ever ran."""
+    refused_kin: dict[str, bool] = field(default_factory=dict)
+    """Backends with an architecture of which they did not know a model and never ran one."""
 
     @classmethod
-    def of(cls, taught: Iterable[tuple[Observation, Case]]) -> Known:
+    def of(cls, taught: Sequence[tuple[Observation, Case]]) -> Known:
         """What finished runs say, oldest first.
 
         Ordinary use is no exact answer: its requests are of about a size, on a busy machine.
@@ -86,6 +90,8 @@ class Known:
                     known.runs.setdefault(key, []).append(Told.by(observation))
                 known.counts[key[0]] = known.counts.get(key[0], 0) + observation.counts
                 known.machines[case.machine_id] = known.models[case.model.model_id] = True
+        known.refusals = _refusals(taught, _model_name)
+        known.refused_kin = dict.fromkeys(_refusals(taught, _kin_name), True)
         known.attempts = {
             group: found for group, found in attempts.items() if not all(a.ok for a in found)
         }
@@ -125,6 +131,41 @@ class Known:
                     elif attempt.ok and is_at_least(attempt.config, config):
                         marked[row] = 0.0
         return marked
+
+    def refused(self, cases: Sequence[Case]) -> Array:
+        """1 where the backend does not know the model; shape (n_cases,).
+
+        A case that names another build than those that refused may be luckier.
+        """
+        if not self.refusals:
+            return np.zeros(len(cases))
+        builds = [self.refusals.get(_model_name(case), []) for case in cases]
+        told = zip(cases, builds, strict=True)
+        return np.array([bool(b) and c.build in ("", *b) for c, b in told], dtype=float)
+
+    def refuses_kin(self, case: Case) -> bool:
+        """Whether the backend did not know another model of this architecture, and ran none."""
+        return _kin_name(case) in self.refused_kin
+
+
+def _model_name(case: Case) -> str:
+    return f"{case.backend}/{case.model.model_id}"
+
+
+def _kin_name(case: Case) -> str:
+    return f"{case.backend}/{case.model.architecture}"
+
+
+def _refusals(
+    taught: Sequence[tuple[Observation, Case]], name: Callable[[Case], str]
+) -> dict[str, list[str]]:
+    """The builds that refused, by name; where a model ran, what was refused was a knob."""
+    ran = {name(case) for observation, case in taught if observation.reason is None}
+    found: dict[str, list[str]] = defaultdict(list)
+    for observation, case in taught:
+        if observation.reason is Reason.UNSUPPORTED and name(case) not in ran:
+            found[name(case)].append(observation.build)
+    return dict(found)
 
 
 def is_at_least(config: Config, other: Config) -> bool:

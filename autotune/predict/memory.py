@@ -14,6 +14,7 @@ from operator import attrgetter
 
 import numpy as np
 
+from autotune.domain.config import KV_BYTES_PER_ELEMENT
 from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts
 from autotune.domain.units import MIB
@@ -40,6 +41,9 @@ _NOISE_RATIO = 0.01
 _PRIOR_MISFIT = 5.0
 """Standard deviation of a residual before any was seen, in that unit. It counts as one row."""
 
+_READ_BYTES_PER_WORD = 5 * 1024
+"""Of Python objects while transformers reads a file (5.6 KiB measured for SmolLM2, 4.5 for
+gemma-3)."""
 _SAMPLER_BYTES_PER_WORD = 12
 """The sampler's candidates: word, logit and probability (llama_token_data)."""
 
@@ -52,7 +56,14 @@ _memory_knobs = attrgetter(
 
 
 class MemoryRegressor:
-    """Peak resident bytes of a case."""
+    """Peak resident bytes of a case.
+
+    ``process_mib`` is (typical, doubt about it) of the engine's process: interpreter and libraries.
+    """
+
+    def __init__(self, *, process_mib: tuple[float, float] = (_TYPICAL[0], _DOUBT[0])) -> None:
+        self._typical = np.array([process_mib[0], *_TYPICAL[1:]])
+        self._doubt = np.array([process_mib[1], *_DOUBT[1:]])
 
     def fit(self, cases: Sequence[Case], peak_bytes: Array) -> MemoryRegressor:
         """Learn the remainder from measured peaks of shape (n_cases,), in bytes."""
@@ -60,11 +71,11 @@ class MemoryRegressor:
         known, x = _parts(cases)
         unit = _NOISE_RATIO * peak_bytes / MIB
         a = self._scaled(cases, x) / unit[:, None]
-        y = ((peak_bytes - known) / MIB - x @ _TYPICAL) / unit
+        y = ((peak_bytes - known) / MIB - x @ self._typical) / unit
         self.covariance_ = np.linalg.inv(a.T @ a + np.eye(a.shape[1]))
         self.weights_ = self.covariance_ @ a.T @ y
         # A negative share would make more scratch memory cost less.
-        self.weights_[2] = max(self.weights_[2], -_TYPICAL[2] / _DOUBT[2])
+        self.weights_[2] = max(self.weights_[2], -self._typical[2] / self._doubt[2])
         self.misfit_ = (np.sum((y - a @ self.weights_) ** 2) + _PRIOR_MISFIT**2) / (len(y) + 1)
         return self
 
@@ -72,7 +83,7 @@ class MemoryRegressor:
         """(peak bytes, standard deviation as a share of it), each of shape (n_cases,)."""
         known, x = _parts(cases)
         a = self._scaled(cases, x)
-        peak = known + np.maximum(x @ _TYPICAL + a @ self.weights_, 0) * MIB
+        peak = known + np.maximum(x @ self._typical + a @ self.weights_, 0) * MIB
         a /= (_NOISE_RATIO * peak / MIB)[:, None]
         doubt = np.sum(a @ self.covariance_ * a, axis=1)
         return peak, _NOISE_RATIO * np.sqrt(doubt + self.misfit_)
@@ -93,7 +104,7 @@ class MemoryRegressor:
                 told[key] = column, float(np.hypot(np.hypot(_OWN_MIB, tables), driver))
             column, spread = told[key]
             own[row, column] = spread
-        return np.hstack([x * _DOUBT, own])
+        return np.hstack([x * self._doubt, own])
 
 
 def _parts(cases: Sequence[Case]) -> tuple[Array, Array]:
@@ -101,6 +112,9 @@ def _parts(cases: Sequence[Case]) -> tuple[Array, Array]:
     plans: dict[object, _Plans] = {}
     table = np.empty((len(cases), 4))
     for index, case in enumerate(cases):
+        if case.held is not case.model:
+            table[index] = _unpacked(case)
+            continue
         key = (id(case.model), id(case.machine))
         if key not in plans:
             plans[key] = _plans(case.model, case.machine)
@@ -117,9 +131,9 @@ def vram_ratios(cases: Sequence[Case]) -> Array:
     for index, case in enumerate(cases if with_gpu else ()):
         if id(case.machine) not in with_gpu:
             continue
-        key = (id(case.model), id(case.machine), _memory_knobs(case.config))
+        key = (id(case.model), case.backend, id(case.machine), _memory_knobs(case.config))
         if key not in known:
-            plan = _plans(case.model, case.machine).planner.plan(case.config)
+            plan = _plans(case.held, case.machine).planner.plan(case.config)
             known[key] = vram_ratio(plan, case.machine)
         ratios[index] = known[key]
     return ratios
@@ -166,6 +180,22 @@ class _Plans:
             + kv * case.workload.n_depth / case.config.n_ctx
         )
         return known, 1.0, case.model.header_bytes / MIB, scratch / MIB
+
+
+def _unpacked(case: Case) -> tuple[float, ...]:
+    """Of an engine that unpacks the file: its weights, and the most that is needed beside them.
+
+    While it computes, that is the cache of what is in it and the widest activations of the prompt;
+    while it loads, the objects that the header becomes (they are the tables here).
+    """
+    model, work = case.held, case.workload
+    on_host = case.api == "CPU" or not case.config.n_gpu_layers
+    n_bytes = KV_BYTES_PER_ELEMENT[case.config.type_k]
+    cells = work.n_tokens * sum(sum(model.cached_elements(i)) for i in range(model.n_layers))
+    computed = work.n_prompt * (3 * model.n_ff + 4 * model.n_embd) + model.n_vocab
+    loading = model.n_vocab * _READ_BYTES_PER_WORD
+    beside = max((cells + computed) * n_bytes * on_host - loading, 0.0)
+    return model.weight_bytes + beside, 1.0, loading / _TYPICAL[1] / MIB, 0.0
 
 
 @lru_cache(maxsize=64)

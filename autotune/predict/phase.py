@@ -78,7 +78,7 @@ class Subjects:
     """Whom rows are about; names of shape (n,), places of shape (n, 3), wide to narrow."""
 
     groups: Strings
-    """One model on one machine with one engine."""
+    """One model on one machine with one backend."""
     families: Strings
     places: Strings
     configs: Strings

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from autotune.domain.engine import engine_of
 from autotune.features.case import Array, Case
 
 Strings = npt.NDArray[np.str_]
@@ -20,9 +21,12 @@ _PRIOR_FAMILIES = 1.0
 
 
 def place_names(case: Case) -> tuple[str, str, str]:
-    """Machine with engine, their build, and the build's attention kernel: each within the last."""
-    machine = f"{case.machine_id}/{case.backend}/{case.api}"
-    build = f"{machine}/{case.build}"
+    """Machine with engine, their build, and the build's attention kernel: each within the last.
+
+    Backends of one engine share its place on a machine; each has builds of its own.
+    """
+    machine = f"{case.machine_id}/{engine_of(case.backend).name}/{case.api}"
+    build = f"{machine}/{case.backend}/{case.build}"
     return machine, build, f"{build}/{case.config.flash_attn != 'off'}"
 
 

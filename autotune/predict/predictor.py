@@ -1,114 +1,22 @@
-"""The predictor: fitted on observations, asked about cases.
-
-Phases are predicted as roofline × learned slowdown (:mod:`autotune.predict.phase`), memory as
-plan + remainder (:mod:`autotune.predict.memory`), success by rule and logistic
-(:mod:`autotune.predict.success`). A configuration that was measured on this machine is answered
-with its measurement; contaminated runs count where there is no clean one, and are not trusted.
-"""
+"""The predictor: one for each engine, fitted on observations, asked about cases of any of them."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from threadpoolctl import threadpool_limits
-
-from autotune.domain.prediction import Evidence, Interval, Prediction
-from autotune.domain.run import Purpose
+from autotune.domain.engine import LLAMA_CPP, engine_of
 from autotune.domain.study import Observation
 from autotune.features.case import Array, Case
-from autotune.features.columns import PHASES, SUCCESS, FeatureTable, build_features
 from autotune.predict.calibration import COVERAGE
-from autotune.predict.depth import deepen, distinct_rows
-from autotune.predict.first_token import FirstToken
-from autotune.predict.known import QUANTITIES, Known, Told, pooled
-from autotune.predict.memory import MemoryRegressor, vram_ratios
-from autotune.predict.phase import (
-    CONTAMINATED_SD,
-    NOISE_SD,
-    Belief,
-    PhaseRegressor,
-    Subjects,
-)
-from autotune.predict.rows import Rows, build_rows, case_key, subjects_of
-from autotune.predict.success import SuccessClassifier, balance, history, labels
-
-_PRIOR_SD = 0.42
-"""Physics alone: a factor of two either way covers 90 % (public single-GPU telemetry: bandwidth
-use 0.52–0.79 between quartiles; prefill 0.2–0.95 of peak)."""
-_PRIORS = {"prefill": -np.log(0.45), "decode": -np.log(0.60), "load": np.log(1.5)}
-"""Log slowdown of each phase before anything was measured."""
-SPEEDS = ("prefill", "decode")
-_Z = 1.645
-_RAN_OUT = 0.02
-"""Chance of what needs at least the memory of something that ran out of it."""
-_MEMORY_RESERVE_SD = 1.645
-"""Feasibility asks for the 95 % quantile of the peak, not its middle."""
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """Predictions for many cases at once. Arrays have shape (n_cases,); times are natural logs."""
-
-    cases: tuple[Case, ...]
-    prefill: Belief
-    """Log seconds of the whole prompt."""
-    decode: Belief
-    """Log seconds of one generated token."""
-    load: Belief
-    ttft: Belief
-    """Log seconds to the first token."""
-    peak_bytes: Array
-    peak_sd_ratio: Array
-    p_success: Array
-    evidence: tuple[Evidence, ...]
-    n_runs: tuple[int, ...]
-    predictor_id: int | None = None
-
-    def request(self) -> Belief:
-        """Log seconds of one request: the prompt, then every token.
-
-        The two phases' errors are taken as fully correlated (one machine, one state), which errs
-        on the wide side.
-        """
-        prompt = np.array([case.workload.n_prompt > 0 for case in self.cases])
-        n_gen = np.array([case.workload.n_gen for case in self.cases])
-        prefill_s = np.where(prompt, np.exp(self.prefill.mean), 0.0)
-        decode_s = n_gen * np.exp(self.decode.mean)
-        total = prefill_s + decode_s
-        sd = (prefill_s * self.prefill.sd + decode_s * self.decode.sd) / total
-        return Belief(np.log(total), sd)
-
-    def prediction(self, index: int) -> Prediction:
-        """The prediction of one case."""
-        case = self.cases[index]
-        n_prompt = max(case.workload.n_prompt, 1)
-        prefill = _interval(self.prefill, index)
-        decode = _interval(self.decode, index)
-        return Prediction(
-            config=case.config,
-            workload=case.workload,
-            load_s=_interval(self.load, index),
-            peak_memory_bytes=_around(self.peak_bytes[index], self.peak_sd_ratio[index]),
-            prefill_tps=_rate(n_prompt, prefill),
-            decode_tps=_rate(1, decode),
-            ttft_s=_interval(self.ttft, index),
-            p_success=float(self.p_success[index]),
-            evidence=self.evidence[index],
-            n_runs=self.n_runs[index],
-            predictor_id=self.predictor_id,
-        )
+from autotune.predict.engine_predictor import EnginePredictor
+from autotune.predict.engines import by_engine, forecast_each
+from autotune.predict.forecast import Forecast
 
 
 class Predictor:
-    """Learns from observations.
-
-    The general part (ensembles, calibration, what can run) is fitted; what is known of the models
-    and configurations that were run here is conditioned on it, in milliseconds.
-    """
+    """Learns from observations: of each engine for itself, see :class:`EnginePredictor`."""
 
     predictor_id: int | None = None
     """Number in the store, where it is kept there."""
@@ -122,98 +30,40 @@ class Predictor:
 
         ``prior`` is what others measured elsewhere: it teaches the general part alone.
         """
-        taught = _taught([*prior, *observations])
-        rows = build_rows([(o, c) for o, c in taught if o.reason is None])
-        # One thread: on a busy small machine OpenMP made fits ten times slower (measured).
-        with threadpool_limits(1):
-            self._phases = {phase: _fit_phase(phase, rows) for phase in PHASES}
-            self._memory = MemoryRegressor().fit([], np.empty(0))
-            self.adapt(observations, rows=None if prior else rows)
-            self.fit_success(taught)
+        own, others = by_engine(observations), by_engine(prior)
+        self._engines = {
+            name: EnginePredictor(name).fit(own.get(name, ()), prior=others.get(name, ()))
+            for name in {LLAMA_CPP.name: None, **own, **others}
+        }
         self.n_runs_ = count_runs(observations)
         return self
 
-    def adapt(self, observations: Sequence[Observation], *, rows: Rows | None = None) -> Predictor:
+    def adapt(self, observations: Sequence[Observation]) -> Predictor:
         """Learn all that observations say of their own models on their own machines.
 
-        The general part stays as it was fitted. ``rows`` are those of the observations, where they
-        are known.
+        The general part stays as it was fitted.
         """
         self.cached = False
-        taught = _taught(observations)
-        good = [(o, c) for o, c in taught if o.reason is None]
-        rows = rows or build_rows(good)
-        for phase, regressor in self._phases.items():
-            regressor.adapt(**_measured(phase, rows))
-        self._memory = _fit_memory(good)
-        self._first_token = FirstToken.fit(good)
-        self._known = Known.of(taught)
-        own = _own(taught)
-        self._history = balance([case_key(c) for _, c in own], [o.reason is None for o, _ in own])
+        own = by_engine(observations)
+        for name in {**self._engines, **own}:
+            self._engine(name).adapt(own.get(name, ()))
         return self
 
     def out_of_group(self, observations: Sequence[Observation]) -> dict[str, Array]:
-        """Errors of the general part, natural logs of times, by phase and machine.
-
-        Each row was predicted by what has not seen its family; NaN where there is no such thing.
-        The rows, one for each clean case, are the same for every predictor.
-        """
-        rows = build_rows([(o, c) for o, c in _taught(observations) if o.reason is None])
-        found = {}
-        for phase, regressor in self._phases.items():
-            told = _measured(phase, rows)
-            machines, clean = told["subjects"].places[:, 0], told.pop("is_clean")
-            told.pop("noise_sd")
-            errors = regressor.out_of_group(**told)
-            for machine in np.unique(machines):
-                found[f"{phase} on {machine}"] = errors[(machines == machine) & clean]
+        """Errors of the general parts: see :meth:`EnginePredictor.out_of_group`."""
+        found: dict[str, Array] = {}
+        for name, own in by_engine(observations).items():
+            found |= self._engine(name).out_of_group(own)
         return found
 
     def fit_success(self, taught: Sequence[tuple[Observation, Case]]) -> Predictor:
-        """Learn from successes and failures alone what can run.
-
-        Of our own runs every one counts; of strangers' the cleaned label of each case.
-        """
-        own = _own(taught)
-        told = labels([(o, c) for o, c in taught if o.purpose is Purpose.IMPORT])
-        cases = [case for _, case in own] + [label.case for label in told]
-        ok = [o.reason is None for o, _ in own] + [label.ok for label in told]
-        keys = [case_key(case) for case in cases]
-        ratio, x = self._memory_ratio(cases), build_features(cases).x[SUCCESS]
-        self._success = SuccessClassifier().fit(
-            ratio, history(keys, ok), x, np.array(ok, dtype=bool)
-        )
+        """Learn from successes and failures alone what can run."""
+        found: dict[str, list[tuple[Observation, Case]]] = defaultdict(list)
+        for pair in taught:
+            found[engine_of(pair[1].backend).name].append(pair)
+        for name, pairs in found.items():
+            self._engine(name).fit_success(pairs)
         return self
-
-    def _supported(self, table: FeatureTable) -> npt.NDArray[np.bool_]:
-        """Whether each case lies near what was measured, in both phases; shape (n_cases,)."""
-        phases = [self._phases[phase].is_supported(table.x[phase]) for phase in SPEEDS]
-        return np.asarray(np.logical_and.reduce(phases), dtype=bool)
-
-    def _memory_ratio(
-        self,
-        cases: Sequence[Case],
-        available_bytes: int | None = None,
-        told: tuple[Array, Array] | None = None,
-    ) -> Array:
-        """95 % quantile of the peak over what is available, floored away from 0.
-
-        ``told`` is what the memory regressor says of the cases, where it was asked. Where nobody
-        knows what is available, the rule has nothing to say.
-        """
-        limits = np.array(
-            [available_bytes or case.machine.usable_ram_bytes or np.inf for case in cases]
-        )
-        ratio = np.full(len(cases), 1e-6)
-        rows = np.flatnonzero(np.isfinite(limits))
-        if len(rows):
-            peak, sd_ratio = (
-                (told[0][rows], told[1][rows])
-                if told
-                else self._memory.predict([cases[int(row)] for row in rows])
-            )
-            ratio[rows] = peak * (1 + _MEMORY_RESERVE_SD * sd_ratio) / limits[rows]
-        return np.asarray(np.maximum(np.maximum(ratio, vram_ratios(cases)), 1e-6))
 
     def forecast(
         self,
@@ -229,145 +79,26 @@ class Predictor:
         ``coverage`` is the share that mean ± z sd holds. Unless ``verbatim``, what was measured is
         predicted all the same.
         """
-        table = build_features(cases)
-        subjects = subjects_of(cases)
-        beliefs = {
-            phase: _in_distinct_rows(self._phases[phase], table.x[phase], subjects, coverage)
-            for phase in PHASES
-        }
-        peak, peak_sd = self._memory.predict(cases)
-        keys = [case_key(case) for case in cases]
-        before = np.array([self._history.get(key, 0.0) for key in keys], dtype=float)
-        found = [self._known.find(case, key) for case, key in zip(cases, keys, strict=True)]
-        p_success = self._success.predict(
-            self._memory_ratio(cases, available_bytes, (peak, peak_sd)), before, table.x[SUCCESS]
-        )
-        prefill = _shift(beliefs["prefill"], table.roofline.prefill_s)
-        decode = _shift(beliefs["decode"], table.roofline.decode_s)
-        deepen(decode, table, subjects, self._phases["decode"])
-        forecast = Forecast(
-            cases=tuple(cases),
-            prefill=prefill,
-            decode=decode,
-            ttft=self._first_token.belief(cases, prefill, decode),
-            load=_shift(beliefs["load"], table.roofline.load_s),
-            peak_bytes=peak,
-            peak_sd_ratio=peak_sd,
-            p_success=np.where(
-                self._known.ran_out(cases), np.minimum(p_success, _RAN_OUT), p_success
-            ),
-            evidence=tuple(
-                evidence if near or evidence is not Evidence.TRANSFERRED else Evidence.PHYSICS
-                for (_, evidence, _), near in zip(found, self._supported(table), strict=True)
-            ),
-            n_runs=tuple(n_runs for _, _, n_runs in found),
-            predictor_id=self.predictor_id,
-        )
-        return _answer(forecast, [runs for runs, _, _ in found]) if verbatim else forecast
 
+        def of_engine(name: str, its: Sequence[Case]) -> Forecast:
+            return self._engine(name).forecast(
+                its, available_bytes=available_bytes, coverage=coverage, verbatim=verbatim
+            )
 
-def _in_distinct_rows(
-    regressor: PhaseRegressor, x: Array, subjects: Subjects, coverage: float
-) -> Belief:
-    """The regressor's beliefs; candidates that a phase cannot tell apart are predicted once."""
-    if not len(x):
-        return Belief(np.empty(0), np.empty(0))
-    first, index = distinct_rows(x, subjects)
-    belief = regressor.predict(x[first], subjects.take(first), coverage=coverage)
-    return Belief(belief.mean[index], belief.sd[index])
+        forecast = forecast_each(cases, of_engine)
+        return dataclasses.replace(forecast, predictor_id=self.predictor_id)
 
+    def refuses_kin(self, case: Case) -> bool:
+        """See :meth:`EnginePredictor.refuses_kin`."""
+        return self._engine(engine_of(case.backend).name).refuses_kin(case)
 
-def _answer(forecast: Forecast, known: Sequence[Sequence[Told]]) -> Forecast:
-    """The forecast with measured cases replaced by their measurements, in place.
-
-    Clean runs answer for the contaminated ones; those answer where there is nothing better.
-    """
-    for index, runs in enumerate(known):
-        if not runs:
-            continue
-        for quantity in QUANTITIES:
-            seconds, is_clean = pooled(runs, quantity)
-            least_sd = NOISE_SD if is_clean else CONTAMINATED_SD
-            _put(getattr(forecast, quantity), index, seconds, least_sd=least_sd)
-        peaks = [run.peak_bytes for run in runs if np.isfinite(run.peak_bytes)]
-        if peaks:
-            forecast.peak_bytes[index] = np.median(peaks)
-            forecast.peak_sd_ratio[index] = 0.01
-    return forecast
-
-
-def _put(belief: Belief, index: int, seconds: Array, *, least_sd: float) -> None:
-    """Replace one belief by measurements: their median, and a spread never below the noise."""
-    if not len(seconds):
-        return
-    logs = np.log(seconds)
-    belief.mean[index] = np.median(logs)
-    spread = np.std(logs, ddof=1) if len(logs) > 1 else least_sd
-    belief.sd[index] = max(spread, least_sd)
-
-
-def _fit_phase(phase: str, rows: Rows) -> PhaseRegressor:
-    regressor = PhaseRegressor(phase, prior_mean=float(_PRIORS[phase]), prior_sd=_PRIOR_SD)
-    return regressor.fit(**_measured(phase, rows))
-
-
-def _measured(phase: str, rows: Rows) -> dict[str, Any]:
-    """The rows in which a phase was measured, as a phase's regressor learns from them."""
-    measured = np.flatnonzero(rows.measured(phase))
-    return {
-        "x": rows.table.x[phase][measured],
-        "y": rows.slowdown(phase)[measured],
-        "subjects": rows.subjects.take(measured),
-        "is_clean": rows.is_clean[phase][measured],
-        "noise_sd": max(rows.repeat_sd[phase], NOISE_SD),
-    }
-
-
-def _fit_memory(good: Sequence[tuple[Observation, Case]]) -> MemoryRegressor:
-    rows = [(case, o.peak_rss_bytes) for o, case in good if o.peak_rss_bytes]
-    return MemoryRegressor().fit(
-        [case for case, _ in rows], np.array([peak for _, peak in rows], dtype=float)
-    )
-
-
-def _taught(observations: Iterable[Observation]) -> list[tuple[Observation, Case]]:
-    return [(o, c) for o in observations if teaches(o) and (c := Case.of(o)) is not None]
-
-
-def _own(taught: Iterable[tuple[Observation, Case]]) -> list[tuple[Observation, Case]]:
-    """Runs of this store: of each the one observation that tells how it ended."""
-    return [(o, c) for o, c in taught if o.purpose is not Purpose.IMPORT and o.counts]
+    def _engine(self, name: str) -> EnginePredictor:
+        """The predictor of an engine; of one that nobody ran, physics and what is typical."""
+        if name not in self._engines:
+            self._engines[name] = EnginePredictor(name).fit(())
+        return self._engines[name]
 
 
 def count_runs(observations: Iterable[Observation]) -> int:
     """How many runs they are of."""
     return sum(observation.counts for observation in observations)
-
-
-def teaches(observation: Observation) -> bool:
-    """Whether a run says anything about its configuration."""
-    return observation.reason is None or observation.reason.is_label
-
-
-def _shift(slowdown: Belief, roofline_s: Array) -> Belief:
-    """Log seconds from log slowdowns; phases without work keep log(tiny)."""
-    return Belief(slowdown.mean + np.log(np.maximum(roofline_s, 1e-12)), slowdown.sd.copy())
-
-
-def _interval(belief: Belief, index: int) -> Interval:
-    mean, sd = belief.mean[index], belief.sd[index]
-    low, middle, high = np.exp([mean - _Z * sd, mean, mean + _Z * sd])
-    return Interval(q05=float(low), q50=float(middle), q95=float(high))
-
-
-def _around(value: float, sd_ratio: float) -> Interval:
-    spread = _Z * sd_ratio
-    return Interval(
-        q05=float(value * (1 - spread)), q50=float(value), q95=float(value * (1 + spread))
-    )
-
-
-def _rate(n_tokens: int, seconds: Interval) -> Interval:
-    return Interval(
-        q05=n_tokens / seconds.q95, q50=n_tokens / seconds.q50, q95=n_tokens / seconds.q05
-    )

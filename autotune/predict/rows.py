@@ -29,7 +29,7 @@ _CACHED_STEPS = 10
 
 
 def group_name(case: Case) -> str:
-    """One model, run by one engine on one machine."""
+    """One model, run by one backend on one machine."""
     return f"{case.machine_id}/{case.backend}/{case.api}/{case.model.model_id}"
 
 

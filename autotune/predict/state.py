@@ -21,6 +21,7 @@ from autotune.domain.config import Config
 from autotune.domain.errors import DataError
 from autotune.domain.workload import Workload
 from autotune.predict.calibration import Calibration
+from autotune.predict.engine_predictor import EnginePredictor
 from autotune.predict.ensemble import Ensemble, Linear
 from autotune.predict.first_token import FirstToken
 from autotune.predict.forest import Forest
@@ -35,9 +36,9 @@ from autotune.predict.success import SuccessClassifier
 _CLASSES = {
     kind.__name__: kind
     for kind in (
-        Attempt, Calibration, Config, Ensemble, FirstToken, Forest, Kernel, Known, Level, Linear,
-        MemoryRegressor, PhaseRegressor, PlaceEffects, Predictor, Process, SuccessClassifier, Told,
-        Workload,
+        Attempt, Calibration, Config, EnginePredictor, Ensemble, FirstToken, Forest, Kernel, Known,
+        Level, Linear, MemoryRegressor, PhaseRegressor, PlaceEffects, Predictor, Process,
+        SuccessClassifier, Told, Workload,
     )
 }  # fmt: skip
 """All that a state may be made of."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from autotune.domain.config import Config
+from autotune.domain.engine import LLAMA_CPP, EngineTraits
 from autotune.domain.errors import NothingFitsError, UserError
 from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts
@@ -49,11 +50,13 @@ def search_space(
     workload: Workload,
     hardware: Hardware,
     lossy: Sequence[str] = (),
+    engine: EngineTraits = LLAMA_CPP,
 ) -> SearchSpace:
     """Every knob that may change a request's time here, with its values; the default is the base.
 
     Mapping or copying the weights is not among them: it changes the load alone. ``lossy`` names
-    the quantised cache types that may be used besides the lossless ones.
+    the quantised cache types that may be used besides the lossless ones. Of another engine than
+    llama.cpp only the knobs that it has are searched.
 
     Raises NothingFitsError when a GPU is demanded that the engine does not have.
     """
@@ -70,12 +73,21 @@ def search_space(
         kinds = (default.type_k, *lossy)
         parameters.append(Bundle(options=tuple({"type_k": k, "type_v": k} for k in kinds)))
     layers = gpu_layers(model, machine, default=default, hardware=hardware)
+    if engine.places_all_layers:
+        layers = tuple(dict.fromkeys(-1 if n else 0 for n in layers))
     if layers:
         parameters.append(Parameter(knob="n_gpu_layers", values=layers))
         parameters.append(Parameter(knob="offload_kqv", values=(True, False)))
         parameters.append(Parameter(knob="op_offload", values=(True, False)))
         parameters.extend(_splits(machine))
-    return SearchSpace(base=default, parameters=tuple(parameters))
+    its = [parameter for parameter in parameters if _has(engine, parameter)]
+    return SearchSpace(base=default, parameters=tuple(its))
+
+
+def _has(engine: EngineTraits, parameter: Parameter | Bundle) -> bool:
+    """Whether an engine has every knob that a parameter sets."""
+    knobs = engine.knobs
+    return knobs is None or all(knobs.issuperset(option) for option in parameter.options)
 
 
 def thread_counts(machine: MachineFacts) -> tuple[int, ...]:

@@ -23,7 +23,8 @@ from autotune.domain.prediction import (
 from autotune.domain.quality import QualityCost
 from autotune.domain.units import human_bytes, human_rate
 from autotune.features.case import Array, Case
-from autotune.predict.predictor import Forecast, Predictor
+from autotune.predict.forecast import Forecast
+from autotune.predict.predictor import Predictor
 from autotune.recommend.remedies import nothing_fits
 
 MEMORY_RESERVE_RATIO = 0.10
@@ -40,12 +41,13 @@ _DRAWS = 400
 _MAX_RELATIVE_SD = 0.05
 """Candidates of one model share most of their error; this much of it is their own. On 89 public
 tables of unseen models it makes the confidence true: 65 % claimed, 67 % within 5 % of the best."""
-_BASIS = {
+BASIS = {
     Evidence.MEASURED: "measured",
     Evidence.CALIBRATED: "predicted from runs of this model",
     Evidence.TRANSFERRED: "predicted from runs of other models",
     Evidence.PHYSICS: "predicted from physics alone",
 }
+"""What each kind of evidence is called in a reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,7 @@ def _effect(forecast: Forecast, index: int) -> str:
     if abs(factor - 1) < TIE_RATIO and abs(saved) > _MEMORY_WORTH_RATIO * forecast.peak_bytes[0]:
         effect = f"{human_bytes(abs(saved))} {'less' if saved > 0 else 'more'} memory"
     weakest = max(forecast.evidence[0], forecast.evidence[index], key=list(Evidence).index)
-    return f"{effect}, {_BASIS[weakest]}"
+    return f"{effect}, {BASIS[weakest]}"
 
 
 def _undo(config: Config, knob: str, value: object) -> Config:

@@ -16,7 +16,8 @@ from autotune.domain.config import Config
 from autotune.domain.limits import Limits
 from autotune.domain.units import human_bytes, human_seconds
 from autotune.features.case import Case
-from autotune.predict.predictor import Forecast, Predictor
+from autotune.predict.forecast import Forecast
+from autotune.predict.predictor import Predictor
 
 _MIN_P_SUCCESS = 0.5
 _LEAST_BITS = 1.5
@@ -30,6 +31,12 @@ def nothing_fits(
     least = int(np.argmin(forecast.peak_bytes))
     case, needed = forecast.cases[least], float(forecast.peak_bytes[least])
     allowed = min(usable_bytes, limits.memory_bytes or usable_bytes)
+    if needed <= allowed and forecast.p_success.max() < _MIN_P_SUCCESS:
+        return (
+            f"nothing is likely to run on {case.backend}: the likeliest configuration succeeds "
+            f"with {forecast.p_success.max():.0%}; autotune runs MODEL shows what failed, autotune "
+            "bench MODEL tries again"
+        )
     if needed <= allowed and limits.ttft_s is not None:
         fastest = human_seconds(float(np.exp(forecast.ttft.mean.min())))
         return f"nothing fits: the first token takes {fastest} at best; raise --max-ttft"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,13 +12,13 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from autotune.cli.questions import frame_question
-from autotune.domain.prediction import Hardware, Target
+from autotune.domain.prediction import Target
 from autotune.domain.stats import median
 from autotune.domain.workload import Workload
 from autotune.predict.life import current_predictor
 from autotune.recommend.choose import recommend
 from autotune.store.store import Store
+from autotune.tune.framing import Wishes, frame_question
 from tests.benchmarks.factorial import FILE
 from tests.benchmarks.models import models
 from tests.benchmarks.prediction import unpacked
@@ -57,8 +58,8 @@ def _warm(path: Path, database: Path) -> list[float]:
     times = []
     with Store.open(database, now=lambda: datetime.now(UTC)) as store, threadpool_limits(1):
         question = frame_question(
-            path, store, target=Target.BALANCED, hardware=Hardware.AUTO,
-            workload=Workload(), n_ctx=None,
+            path, store, backend="llama-cpp-python", wishes=Wishes(workload=Workload()),
+            environ=os.environ,
         )  # fmt: skip
         predictor = current_predictor(store, question.subject.api)
         for _ in range(TIMES + 1):

@@ -124,3 +124,18 @@ def test_small_batches_read_the_weights_again() -> None:
 def test_a_workload_without_prompt_costs_no_prefill() -> None:
     """Zero, not nonsense."""
     assert roofline([make_case(workload=Workload(n_prompt=0, n_gen=1))]).prefill_s[0] == 0
+
+
+def test_an_engine_that_unpacks_the_file_reads_every_weight_in_full() -> None:
+    """transformers: parameters times 4 bytes in f32, times 2 in f16, whatever the file holds."""
+    n_params = 256_000 + 786_432 + 2_359_296
+    cells = 576 * 4 * 2 * 128
+    full = Config(n_threads=2, n_threads_batch=2, type_k="f32", type_v="f32")
+    half = full.replace(type_k="f16", type_v="f16")
+    floor = roofline([make_case(backend="transformers", config=c) for c in (full, half)])
+
+    assert floor.decode_s[0] == pytest.approx((n_params + cells) * 4 / 18e9)
+    assert floor.decode_s[1] == pytest.approx((n_params + cells) * 2 / 18e9)
+    packed = roofline([make_case(config=full)])
+    assert floor.prefill_s[0] == packed.prefill_s[0], "arithmetic is the same"
+    assert floor.load_s[0] - packed.load_s[0] == pytest.approx(4 * n_params / 10e9)

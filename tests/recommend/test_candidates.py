@@ -6,6 +6,8 @@ import dataclasses
 
 import pytest
 
+from autotune.domain.config import Config
+from autotune.domain.engine import TRANSFORMERS, EngineTraits
 from autotune.domain.errors import NothingFitsError
 from autotune.domain.machine import GPUFacts, MachineFacts
 from autotune.domain.prediction import Hardware
@@ -159,3 +161,21 @@ def test_one_physical_batch_stands_for_all_that_hold_the_prompt(
     )
 
     assert {config.n_ubatch for config in space.configs()} == sizes
+
+
+def test_only_the_knobs_that_an_engine_has_are_searched() -> None:
+    """transformers has threads and batches, all layers on a GPU or none; of a stranger, nothing."""
+
+    def configs(engine: EngineTraits) -> list[Config]:
+        space = search_space(
+            SMALL, machine(20 * GIB), default=DEFAULT, workload=WORKLOAD,
+            hardware=Hardware.AUTO, lossy=("q8_0",), engine=engine,
+        )  # fmt: skip
+        return list(space.configs())
+
+    found = configs(TRANSFORMERS)
+    assert {c.n_gpu_layers for c in found} == {0, -1}
+    assert {c.flash_attn for c in found} == {"off", "on"}
+    assert {(c.type_k, c.offload_kqv, c.op_offload) for c in found} == {("f16", True, True)}
+    assert len({c.n_threads for c in found}) > 1
+    assert configs(EngineTraits(name="stranger")) == [DEFAULT]

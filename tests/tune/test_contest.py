@@ -1,0 +1,155 @@
+"""Contests between simulated backends, recorded in a real store."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from autotune.domain.errors import NothingFitsError
+from autotune.domain.prediction import Target
+from autotune.domain.run import Purpose, Reason, Run, Trial
+from autotune.measure.runner import Runner
+from autotune.measure.simulated import SimulatedMachine, SimulatedRunner
+from autotune.store.store import Store
+from autotune.tune.backends import Contender, choose_backend
+from autotune.tune.contest import ContestAnswer, contest
+from tests.simulation import SMALL, TRUTH, make_question
+
+FAST, SLOW, STRANGE = "fast", "slow", "strange"
+HALF = dataclasses.replace(TRUTH, read_bytes_per_s=10e9, flops_per_s=25e9)
+"""A machine on which everything takes twice as long: what a slower engine reaches."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store."""
+    with Store.open(tmp_path / "store.db", now=lambda: datetime.now(UTC)) as store:
+        yield store
+
+
+class Refusing:
+    """A backend that does not know the model."""
+
+    def __init__(self) -> None:
+        self.backend, self.n_runs = STRANGE, 0
+
+    def run(self, trial: Trial, *, notify: Callable[[str], None] = lambda _what: None) -> Run:
+        """A failure."""
+        self.n_runs += 1
+        run = SimulatedRunner(SMALL, TRUTH, backend=STRANGE).run(trial)
+        return dataclasses.replace(
+            run, reason=Reason.UNSUPPORTED, message="unknown architecture", generations=(),
+            load=None, build=None,
+        )  # fmt: skip
+
+
+def runners(**machines: SimulatedMachine) -> dict[str, Runner]:
+    """A simulated runner for each backend."""
+    made: dict[str, Runner] = {
+        name: SimulatedRunner(SMALL, machine, backend=name, seed=seed)
+        for seed, (name, machine) in enumerate(machines.items())
+    }
+    return made | {STRANGE: Refusing()}
+
+
+def contender(store: Store, backend: str) -> Contender:
+    """An installed backend with the small model's candidates."""
+    question = make_question(store, max_trials=5, n_cases=60)
+    study = dataclasses.replace(question.study, backend=backend)
+    cases = tuple(dataclasses.replace(case, backend=backend) for case in question.cases)
+    question = dataclasses.replace(question, study=study, cases=cases)
+    return Contender(name=backend, build="1", question=question)
+
+
+def hold(store: Store, by: dict[str, Runner], *names: str, **how: bool) -> ContestAnswer:
+    """A contest of these backends."""
+    return contest(
+        [contender(store, name) for name in names],
+        runner_of=by.__getitem__,
+        store=store,
+        # Simulated runs bear a fixed date.
+        now=lambda: datetime(2026, 1, 1, 1, tzinfo=UTC),
+        target=Target.BALANCED,
+        time_limit_s=600.0,
+        sleep=lambda _seconds: None,
+        **how,
+    )
+
+
+def test_every_backend_is_met_once_and_the_best_is_tuned(store: Store) -> None:
+    """One run of the slower one's default; the study is the faster one's."""
+    answer = hold(store, runners(fast=TRUTH, slow=HALF), SLOW, FAST)
+    runs = store.list_runs(limit=None)
+
+    assert answer.recommendation.backend == answer.ranking[0].name == FAST
+    assert [run.purpose for run in runs if run.backend == SLOW] == [Purpose.PROBE]
+    assert {c.name for c in answer.contacts if c.default is not None} == {FAST, SLOW}
+    assert store.load_study(answer.study.study_id).study.backend == FAST
+    assert answer.winner.n_runs >= 2
+
+
+def test_a_backend_that_fails_costs_one_run_and_is_remembered(store: Store) -> None:
+    """Unsupported once; the next contest does not ask again, unless it is to start afresh."""
+    by = runners(fast=TRUTH)
+    first = hold(store, by, STRANGE, FAST)
+    strange = by[STRANGE]
+    assert isinstance(strange, Refusing)
+
+    assert first.recommendation.backend == FAST
+    assert (first.contacts[0].name, first.contacts[0].default) == (STRANGE, None)
+    assert first.contacts[0].problem == "unsupported: unknown architecture"
+    again = hold(store, by, STRANGE, FAST)
+    assert strange.n_runs == 1
+    assert "unknown architecture" in again.contacts[0].problem
+    hold(store, by, STRANGE, FAST, fresh=True)
+    assert strange.n_runs == 2
+
+
+def test_backends_within_the_noise_run_by_turns(store: Store) -> None:
+    """Two that are alike are raced in the end: pairs of fresh runs, interleaved."""
+    answer = hold(store, runners(fast=TRUTH, slow=TRUTH), FAST, SLOW)
+    newest = store.list_runs(limit=4)
+
+    assert {run.purpose for run in newest} == {Purpose.CONFIRM}
+    assert [run.backend for run in newest] in ([FAST, SLOW] * 2, [SLOW, FAST] * 2)
+    assert any("by turns" in reason for reason in answer.recommendation.reasons)
+    assert all(contact.best is not None for contact in answer.contacts)
+
+
+def test_what_won_the_race_is_what_is_advised(store: Store) -> None:
+    """The store's advice, which export reads, names the same backend and configuration."""
+    answer = hold(store, runners(fast=TRUTH, slow=TRUTH), FAST, SLOW)
+    advice = store.find_recommendation(machine_id="m", model_id=SMALL.model_id)
+
+    assert advice is not None
+    assert (advice.backend, advice.config) == (answer.recommendation.backend, answer.winner.config)
+    assert answer.recommendation.backend == answer.ranking[0].name
+
+
+def test_nothing_to_use_is_one_line(store: Store) -> None:
+    """Neither installed nor known: the reasons, and no study."""
+    missing = Contender(name="llamafile", problem="put it on PATH")
+    with pytest.raises(NothingFitsError, match="llamafile: put it on PATH; strange: does not know"):
+        contest(
+            [missing, contender(store, STRANGE)],
+            runner_of=runners().__getitem__,
+            store=store,
+            now=lambda: datetime.now(UTC),
+            target=Target.BALANCED,
+            time_limit_s=60.0,
+        )
+
+    assert store.list_studies() == ()
+
+
+def test_choosing_without_running_needs_no_runner(store: Store) -> None:
+    """After a contest the store alone gives the same answer."""
+    answer = hold(store, runners(fast=TRUTH, slow=HALF), SLOW, FAST)
+    contenders = [contender(store, name) for name in (SLOW, FAST)]
+    selection = choose_backend(contenders, store, target=Target.BALANCED)
+
+    assert selection.chosen.backend == answer.recommendation.backend

@@ -1,32 +1,26 @@
-"""Which backend, in which configuration: every usable one asked, the fastest that succeeds taken.
-
-The choice among configurations is :func:`autotune.recommend.choose.recommend`'s; here its answers
-for several backends are compared.
-"""
+"""Which backend, in which configuration: the selection's answer in the guide's words."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autotune.domain.errors import AutotuneError, ConfigError, NothingFitsError, UserError
 from autotune.domain.prediction import Evidence, Hardware, Recommendation, Target
-from autotune.domain.run import Reason
 from autotune.domain.units import human_bytes, human_rate, human_seconds
 from autotune.domain.workload import Workload
 from autotune.integration.configs import BackendConfig
-from autotune.integration.engines import PRIORITY, not_installed
+from autotune.integration.engines import not_installed
 from autotune.integration.expectations import expected_performance
 from autotune.integration.knowledge import Knowledge, for_engine
-from autotune.integration.settings import backend_config, sensible_config
+from autotune.integration.settings import backend_config
 from autotune.measure.engine import Engine
-from autotune.recommend.candidates import choose_n_ctx, search_space
-from autotune.recommend.choose import TIE_RATIO, recommend
+from autotune.recommend.selection import Offer, select_backend
 from autotune.recommend.subject import Subject
-from autotune.store.usage import Usage
+from autotune.tune.backends import refusal_of
+from autotune.tune.framing import Wishes, question_about
 
-_HOPELESS = frozenset({Reason.UNSUPPORTED, Reason.LOAD_ERROR})
-"""Failures that the next try repeats, whatever the configuration."""
 _BASIS = {
     Evidence.MEASURED: "measured here",
     Evidence.CALIBRATED: "predicted from runs of this model here",
@@ -58,7 +52,8 @@ class OptimizationRecommendation:
     ``estimated_first_token_ms``, each with ``…_low`` and ``…_high`` of its 90 % interval, and
     ``estimated_success_rate``."""
     confidence_score: float
-    """Probability, 0 to 1, that the configuration is within 5 % of the backend's best."""
+    """Probability, 0 to 1, that the backend is within 5 % of the fastest one and the configuration
+    within 5 % of the backend's best: the smaller of the two."""
     reasoning: list[str]
     alternative_backends: list[str]
     """Names of the other usable backends, the best first."""
@@ -86,7 +81,7 @@ class Comparison:
     usable: tuple[Recommendation, ...]
     unusable: Mapping[str, str]
     confidence: float
-    """Probability that the first one's configuration is within 5 % of the best."""
+    """Of the first one, see ``confidence_score``."""
 
 
 def compare_backends(
@@ -95,102 +90,80 @@ def compare_backends(
     engines: Mapping[str, Engine | str],
     wish: Wish,
     *,
-    usages: Sequence[Usage],
     available_bytes: int,
     environ: Mapping[str, str],
 ) -> Comparison:
-    """The best configuration of each backend, compared by request time over chance of success.
+    """Every named backend asked: see :mod:`autotune.recommend.selection`.
 
-    Within 2 % the more often used one wins, then the guide's order. Raises UserError, with what to
-    install, where none can be used.
+    Raises UserError, with what to install, where none can be used.
     """
-    usable, unusable = [], {}
-    for name, engine in engines.items():
-        problem = _problem(name, engine, usages)
-        if problem or isinstance(engine, str):
-            unusable[name] = problem
-            continue
-        try:
-            usable.append(
-                _best(
-                    knowledge,
-                    for_engine(subject, engine),
-                    name,
-                    wish,
-                    available_bytes=available_bytes,
-                    environ=environ,
-                )
-            )
-        except (NothingFitsError, ConfigError) as error:
-            unusable[name] = str(error)
-    if not usable:
-        raise _none_usable(unusable)
-    ranked = _ranked(usable, usages)
-    return Comparison(usable=ranked, unusable=unusable, confidence=ranked[0].confidence)
+    wishes = Wishes(
+        workload=wish.workload, target=wish.target, hardware=_possible(wish.hardware, engines)
+    )
+    offers = [
+        _offer(knowledge, subject, name, engine, wishes, environ=environ)
+        if isinstance(engine, Engine)
+        else Offer(backend=name, problem=not_installed(name, engine))
+        for name, engine in engines.items()
+    ]
+    offers = [dataclasses.replace(offer, available_bytes=available_bytes) for offer in offers]
+    try:
+        selection = select_backend(
+            offers,
+            knowledge.histories(subject),
+            target=wish.target,
+            quality=knowledge.quality_costs(subject),
+        )
+    except NothingFitsError as error:
+        raise _none_usable(offers, error) from error
+    usable = [verdict for verdict in selection.ranking if verdict.recommendation is not None]
+    return Comparison(
+        usable=(selection.chosen, *(v.recommendation for v in usable[1:] if v.recommendation)),
+        unusable={v.name: v.reasons[0] for v in selection.ranking if not v.is_usable},
+        confidence=min(usable[0].confidence, selection.chosen.confidence),
+    )
 
 
-def _problem(name: str, engine: Engine | str, usages: Sequence[Usage]) -> str:
-    """Why a backend cannot run this model; empty where nothing speaks against it."""
-    if isinstance(engine, str):
-        return not_installed(name, engine)
-    tried = [u for u in usages if u.backend == name and u.success_ratio is not None]
-    if tried and all(u.reason in _HOPELESS and not u.is_reported for u in tried):
-        reason = tried[0].reason
-        return f"could not load this model here in {len(tried)} of {len(tried)} tries ({reason})"
-    return ""
+def _possible(hardware: Hardware, engines: Mapping[str, Engine | str]) -> Hardware:
+    """ "gpu" prefers one where there is one."""
+    has_gpu = any(isinstance(engine, Engine) and engine.gpus for engine in engines.values())
+    return Hardware.AUTO if hardware is Hardware.GPU and not has_gpu else hardware
 
 
-def _best(
+def _offer(
     knowledge: Knowledge,
     subject: Subject,
     name: str,
-    wish: Wish,
+    engine: Engine,
+    wishes: Wishes,
     *,
-    available_bytes: int,
     environ: Mapping[str, str],
-) -> Recommendation:
-    """The best configuration of one backend. Raises NothingFitsError."""
-    n_ctx = choose_n_ctx(wish.target, subject.model, wish.workload)
-    default = sensible_config(name, subject.machine, n_ctx=n_ctx, environ=environ)
-    hardware = wish.hardware
-    if hardware is Hardware.GPU and not any(gpu.device for gpu in subject.machine.gpus):
-        hardware = Hardware.AUTO  # "gpu" prefers one where there is one
-    space = search_space(
-        subject.model, subject.machine, default=default, workload=wish.workload, hardware=hardware
-    )
-    return recommend(
-        knowledge.predictor(subject.api),
-        subject.cases(name, space.configs(), wish.workload),
-        target=wish.target,
-        default=default,
-        available_bytes=available_bytes,
+) -> Offer:
+    """What a backend would be asked to run, or why it cannot."""
+    subject = for_engine(subject, engine)
+    if refusal := refusal_of(name, subject.model_path, environ):
+        return Offer(backend=name, problem=refusal)
+    try:
+        question = question_about(subject, backend=name, wishes=wishes, environ=environ)
+    except (NothingFitsError, ConfigError) as error:
+        return Offer(backend=name, problem=str(error))
+    return Offer(
+        backend=name,
+        build=engine.build.label,
+        predictor=knowledge.predictor(subject.api),
+        cases=question.cases,
     )
 
 
-def _cost_s(recommendation: Recommendation) -> float:
-    """Seconds that one answered request takes, failures repeated."""
-    prediction = recommendation.prediction
-    return prediction.request_s / max(prediction.p_success, 1e-3)
-
-
-def _ranked(found: Sequence[Recommendation], usages: Sequence[Usage]) -> tuple[Recommendation, ...]:
-    fastest_s = min(map(_cost_s, found))
-
-    def key(recommendation: Recommendation) -> tuple[float, int, int]:
-        name, cost_s = recommendation.backend, _cost_s(recommendation)
-        tied = cost_s <= fastest_s * (1 + TIE_RATIO)
-        n_used = sum(usage.backend == name and usage.reason is None for usage in usages)
-        place = PRIORITY.index(name) if name in PRIORITY else len(PRIORITY)
-        return (fastest_s if tied else cost_s, -n_used, place)
-
-    return tuple(sorted(found, key=key))
-
-
-def _none_usable(unusable: Mapping[str, str]) -> AutotuneError:
-    reasons = "; ".join(f"{name} is {reason}" for name, reason in unusable.items())
+def _none_usable(offers: Sequence[Offer], error: NothingFitsError) -> AutotuneError:
+    """Where none is installed or knows the model it is what was named that must change."""
+    if not all(offer.problem for offer in offers):
+        return error
+    reasons = "; ".join(f"{offer.backend} is {offer.problem}" for offer in offers)
     return UserError(
-        f"none of {', '.join(unusable)} can be used here ({reasons}): install one of them, or name "
-        "another backend, such as llama-cpp-python (pip install llama-cpp-python)"
+        f"none of {', '.join(offer.backend for offer in offers)} can be used here ({reasons}): "
+        "install one of them, or name another backend, such as llama-cpp-python "
+        "(pip install llama-cpp-python)"
     )
 
 

@@ -24,8 +24,8 @@ class _Current:
     """What happened last; nothing yet."""
 
     workplace: Workplace | None = None
-    advised: tuple[str, BackendConfig] | None = None
-    """Model file and configuration of the latest recommendation."""
+    advised: tuple[str, tuple[BackendConfig, ...]] | None = None
+    """Model file and configurations of the latest recommendation, the best first."""
     backend: weakref.ref[ModelBackend] | None = None
     served: ModelBackend | None = None
     """A model that was loaded for a queue alone, and is ours to unload."""
@@ -34,10 +34,10 @@ class _Current:
 _current = _Current()
 
 
-def note_advice(workplace: Workplace, model_path: str, config: BackendConfig) -> None:
-    """An optimizer has recommended this."""
+def note_advice(workplace: Workplace, model_path: str, configs: tuple[BackendConfig, ...]) -> None:
+    """An optimizer has recommended these, the best first."""
     with _lock:
-        _current.workplace, _current.advised = workplace, (model_path, config)
+        _current.workplace, _current.advised = workplace, (model_path, configs)
 
 
 def note_load(backend: ModelBackend) -> None:
@@ -104,10 +104,11 @@ def _loaded() -> ModelBackend:
             return backend
         if _current.advised is None:
             raise UserError("no model was loaded or recommended: call get_optimal_backend first")
-        model_path, config = _current.advised
-        backend = create_backend(config.name, config)
-        result = backend.load_model(model_path)
-        if not result.success:
-            raise UserError(f"{result.error_message}; load another model")
-        _current.served = backend
-        return backend
+        model_path, configs = _current.advised
+        for config in configs:
+            backend = create_backend(config.name, config)
+            result = backend.load_model(model_path)
+            if result.success:
+                _current.served = backend
+                return backend
+        raise UserError(f"{result.error_message}; load another model")

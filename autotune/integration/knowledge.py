@@ -15,6 +15,7 @@ from threading import RLock
 
 from autotune.domain.errors import AutotuneError
 from autotune.domain.machine import MachineFacts, gpu_api
+from autotune.domain.quality import QualityCost
 from autotune.facts.disk import probe_disk
 from autotune.facts.gpu import EngineDevice, merge_devices
 from autotune.facts.machine import machine_id
@@ -24,6 +25,7 @@ from autotune.integration.hardware import HardwareDetector
 from autotune.measure.engine import Engine
 from autotune.predict.life import borrowed_predictor, current_predictor
 from autotune.predict.predictor import Predictor
+from autotune.recommend.backend_history import BackendHistory, read_history
 from autotune.recommend.subject import Subject, register_subject
 from autotune.store.store import Store
 
@@ -64,6 +66,15 @@ class Knowledge:
                 known = (fingerprint, find(self._store, api))
                 self._predictors[api] = known
             return known[1]
+
+    def histories(self, subject: Subject) -> dict[str, BackendHistory]:
+        """What each backend did with a model here."""
+        runs = self._store.list_runs(model_id=subject.model.model_id, limit=None)
+        return read_history(runs, machine_id=subject.machine_id)
+
+    def quality_costs(self, subject: Subject) -> dict[tuple[str, str], QualityCost]:
+        """What each judged cache costs a model."""
+        return self._store.quality_costs(subject.model.model_id)
 
     def forget(self) -> None:
         """Look at everything again next time."""

@@ -154,7 +154,6 @@ class PerformanceOptimizer:
             subject,
             self.hardware_detector.engines.find_all(names),
             wish,
-            usages=self.performance_cache.usages(model_path),
             available_bytes=self.hardware_detector.available_ram_bytes(),
             environ=self._environ,
         )
@@ -162,7 +161,8 @@ class PerformanceOptimizer:
         for answer in comparison.usable:
             self._advised[subject.model.model_id, answer.backend] = answer.config
         recall(lambda: self._note(advice, subject), "the recommendation")
-        note_advice(self._workplace, str(model_path), advice.recommended_config)
+        configs = (advice.recommended_config, *(other.config for other in advice.alternatives))
+        note_advice(self._workplace, str(model_path), configs)
         return advice
 
     def optimize_gpu_layers(

@@ -13,6 +13,7 @@ from pathlib import Path
 from autotune.backends.protocol import traits_of
 from autotune.backends.registry import get_backend
 from autotune.domain.limits import Limits
+from autotune.domain.model import ModelFacts
 from autotune.domain.prediction import Hardware, Target
 from autotune.domain.study import Study
 from autotune.domain.workload import Workload
@@ -20,7 +21,7 @@ from autotune.facts.gguf import read_model
 from autotune.facts.gpu import EngineDevice
 from autotune.facts.machine import read_machine, read_state
 from autotune.recommend.candidates import choose_n_ctx, search_space
-from autotune.recommend.subject import register_subject
+from autotune.recommend.subject import Subject, register_subject
 from autotune.store.store import Store
 from autotune.tune.question import Question, question_id
 
@@ -64,10 +65,35 @@ def frame_question(
     too small; NothingFitsError where a GPU is demanded that the backend does not have.
     """
     model, machine = read_model(model_path), read_machine()
+    choose_context(model, wishes)
+    get_backend(backend, environ)
+    subject = register_subject(model_path, model, machine, store, engine_gpus=engine_gpus)
+    return question_about(
+        subject, backend=backend, wishes=wishes, environ=environ, measured_by=measured_by
+    )
+
+
+def choose_context(model: ModelFacts, wishes: Wishes) -> int:
+    """The context window that is asked for, in tokens. Raises UserError for one too small."""
     n_ctx = wishes.n_ctx or choose_n_ctx(wishes.target, model, wishes.workload)
     wishes.workload.require_context(n_ctx)
+    return n_ctx
+
+
+def question_about(
+    subject: Subject,
+    *,
+    backend: str,
+    wishes: Wishes,
+    environ: Mapping[str, str],
+    measured_by: str | None = None,
+) -> Question:
+    """The candidates of one backend for a subject as that backend sees it; nothing is stored.
+
+    Raises as :func:`frame_question`.
+    """
     engine = get_backend(backend, environ)
-    subject = register_subject(model_path, model, machine, store, engine_gpus=engine_gpus)
+    n_ctx = choose_context(subject.model, wishes)
     default = engine.default_config(n_ctx=n_ctx, machine=subject.machine)
     if wishes.hardware is Hardware.CPU:
         default = default.replace(n_gpu_layers=0)

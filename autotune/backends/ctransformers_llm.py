@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-from autotune.backends.ctransformers_files import why_not
+from autotune.backends import ctransformers_files
 from autotune.backends.ctransformers_session import CtransformersSession
 from autotune.backends.protocol import EngineError
 from autotune.domain.config import Config
@@ -76,11 +76,15 @@ class CtransformersBackend:
             n_threads_batch=n_threads,
         )
 
+    def why_not(self, model_path: Path) -> str:
+        """What of a file is newer than 2023: see :class:`protocol.KnowsFiles`."""
+        return ctransformers_files.why_not(model_path)
+
     def load(self, model_path: Path, config: Config) -> CtransformersSession:
         """Load a model. Raises EngineError with UNSUPPORTED for one that is newer than 2023."""
         _require(config)
         try:
-            problem = why_not(model_path)
+            problem = self.why_not(model_path)
         except GGUFError as error:
             raise EngineError(Reason.LOAD_ERROR, str(error)) from error
         if problem:

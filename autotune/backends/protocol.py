@@ -130,6 +130,17 @@ class Judges(Protocol):
 
 
 @runtime_checkable
+class KnowsFiles(Protocol):
+    """A backend that tells by a file's header alone that it cannot load it."""
+
+    def why_not(self, model_path: Path) -> str:
+        """What of the file the engine does not know; empty where nothing speaks against it.
+
+        Imports no library. Raises GGUFError for a file that is no sound GGUF file.
+        """
+
+
+@runtime_checkable
 class HasKnobs(Protocol):
     """A backend that says which knobs its engine has, where autotune does not know the engine."""
 

@@ -28,6 +28,8 @@ class EngineTraits:
     """The knobs that may differ from the default; None for all of them."""
     places_all_layers: bool = False
     """Whether all layers are on a GPU, or none."""
+    most_ubatch: int | None = None
+    """Tokens that it can compute at once; None for as many as are asked for."""
 
 
 LLAMA_CPP = EngineTraits(name="llama.cpp", knobs=None)
@@ -39,9 +41,14 @@ TRANSFORMERS = EngineTraits(
     ),
     places_all_layers=True,
 )
+CTRANSFORMERS = EngineTraits(
+    name="ctransformers",
+    knobs=frozenset({"n_threads", "n_threads_batch", "n_ubatch"}),
+    most_ubatch=512,
+)
 _OF_BACKEND: Mapping[str, EngineTraits] = {
     **dict.fromkeys(("llama-cpp-python", "llama-server", "llamafile", "llama-bench"), LLAMA_CPP),
-    "transformers": TRANSFORMERS,
+    **{engine.name: engine for engine in (TRANSFORMERS, CTRANSFORMERS)},
 }
 
 

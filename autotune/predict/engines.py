@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autotune.domain.engine import LLAMA_CPP, TRANSFORMERS, engine_of
+from autotune.domain.engine import CTRANSFORMERS, LLAMA_CPP, TRANSFORMERS, engine_of
 from autotune.domain.study import Observation
 from autotune.features.case import Case
 from autotune.predict.forecast import Forecast
@@ -50,6 +50,8 @@ _TYPICAL = {
         process_mib=386.0,
         process_sd_mib=50.0,
     ),
+    # The llama.cpp of 2023, behind Python: its kernels are slower, its memory is alike.
+    CTRANSFORMERS.name: Typical(slowdown=_LLAMA_CPP, slowdown_sd=0.7, process_sd_mib=30.0),
 }
 
 

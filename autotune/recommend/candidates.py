@@ -64,7 +64,7 @@ def search_space(
     parameters: list[Parameter | Bundle] = [
         Parameter(knob="n_threads", values=threads),
         Parameter(knob="n_threads_batch", values=threads),
-        Parameter(knob="n_ubatch", values=_ubatches(default, workload)),
+        Parameter(knob="n_ubatch", values=_ubatches(default, workload, engine)),
         Parameter(knob="flash_attn", values=("off", "on")),
     ]
     if model.slides:
@@ -100,14 +100,15 @@ def thread_counts(machine: MachineFacts) -> tuple[int, ...]:
     return tuple(sorted(powers | {physical // 2, physical - 1, physical, usable}))
 
 
-def _ubatches(default: Config, workload: Workload) -> tuple[int, ...]:
+def _ubatches(default: Config, workload: Workload, engine: EngineTraits) -> tuple[int, ...]:
     """Physical batches below the prompt's length, and one that holds it.
 
     All that hold it compute the same; the default stands for them where it is one of them.
     """
     enough = max(workload.n_prompt, _UBATCHES[0])
-    below = [size for size in _UBATCHES if size < enough and size <= default.n_ctx]
-    holding = [size for size in (default.n_ubatch, *_UBATCHES) if enough <= size <= default.n_ctx]
+    most = min(default.n_ctx, engine.most_ubatch or default.n_ctx)
+    below = [size for size in _UBATCHES if size < enough and size <= most]
+    holding = [size for size in (default.n_ubatch, *_UBATCHES) if enough <= size <= most]
     return (*below, *holding[:1]) or (default.n_ubatch,)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotune.backends.protocol import KnowsFiles
+from autotune.backends.registry import get_backend
 from autotune.domain.errors import NothingFitsError
 from autotune.domain.prediction import Target
 from autotune.measure.engine import Engine
@@ -30,6 +32,9 @@ class Contender:
     """The installed build, as runs carry it."""
     question: Question | None = None
     """None where there is a problem."""
+    refusal: str = ""
+    """What of the model's file the engine does not know, by its header alone. A run would show it,
+    and be remembered."""
 
 
 def frame_contenders(
@@ -66,8 +71,15 @@ def frame_contenders(
             found.append(Contender(name=name, problem=str(error), build=build))
         else:
             question = name_build(question, store, build=build)
-            found.append(Contender(name=name, build=build, question=question))
+            refusal = _refusal(name, model_path, environ)
+            found.append(Contender(name=name, build=build, question=question, refusal=refusal))
     return tuple(found)
+
+
+def _refusal(name: str, model_path: Path, environ: Mapping[str, str]) -> str:
+    backend = get_backend(name, environ)
+    problem = backend.why_not(model_path) if isinstance(backend, KnowsFiles) else ""
+    return f"cannot load this model: {problem}" if problem else ""
 
 
 def current_predictors(contenders: Sequence[Contender], store: Store) -> dict[str, Predictor]:
@@ -91,8 +103,8 @@ def choose_backend(
     questions = [c.question for c in contenders if c.question is not None]
     predictors = current_predictors(contenders, store) if predictors is None else predictors
     offers = [
-        Offer(backend=contender.name, problem=contender.problem, build=contender.build)
-        if contender.question is None
+        Offer(backend=contender.name, problem=contender.problem or contender.refusal)
+        if contender.question is None or contender.refusal
         else Offer(
             backend=contender.name,
             build=contender.build,

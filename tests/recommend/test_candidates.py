@@ -178,4 +178,6 @@ def test_only_the_knobs_that_an_engine_has_are_searched() -> None:
     assert {c.flash_attn for c in found} == {"off", "on"}
     assert {(c.type_k, c.offload_kqv, c.op_offload) for c in found} == {("f16", True, True)}
     assert len({c.n_threads for c in found}) > 1
+    narrow = configs(EngineTraits(name="narrow", knobs=frozenset({"n_ubatch"}), most_ubatch=128))
+    assert {c.n_ubatch for c in narrow} == {DEFAULT.n_ubatch, 64, 128}
     assert configs(EngineTraits(name="stranger")) == [DEFAULT]

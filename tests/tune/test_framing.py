@@ -94,6 +94,18 @@ def test_where_no_backend_has_the_gpu_it_is_one_line(store: Store, smollm2_path:
         choose_backend(contenders, store, target=Target.BALANCED)
 
 
+def test_what_a_header_tells_needs_no_run(store: Store, smollm2_path: Path) -> None:
+    """ctransformers of 2023 does not know the file: not chosen, and yet to be met by a contest."""
+    engines = {"ctransformers": engine(), LLAMA: engine()}
+    contenders = frame_contenders(smollm2_path, store, engines=engines, wishes=wishes(), environ={})
+    selection = choose_backend(contenders, store, target=Target.BALANCED)
+
+    assert selection.chosen.backend == LLAMA
+    assert selection.ranking[1].reasons[0].startswith("cannot load this model: ")
+    assert contenders[0].question is not None
+    assert {case.config.n_ubatch for case in contenders[0].question.cases} >= {8, 64}
+
+
 def test_what_cannot_be_asked_is_refused_before_anything_is_entered(
     store: Store, smollm2_path: Path
 ) -> None:

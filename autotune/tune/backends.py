@@ -71,12 +71,13 @@ def frame_contenders(
             found.append(Contender(name=name, problem=str(error), build=build))
         else:
             question = name_build(question, store, build=build)
-            refusal = _refusal(name, model_path, environ)
+            refusal = refusal_of(name, model_path, environ)
             found.append(Contender(name=name, build=build, question=question, refusal=refusal))
     return tuple(found)
 
 
-def _refusal(name: str, model_path: Path, environ: Mapping[str, str]) -> str:
+def refusal_of(name: str, model_path: Path, environ: Mapping[str, str]) -> str:
+    """Why a backend cannot load a file, by its header alone; empty where nothing speaks for it."""
     backend = get_backend(name, environ)
     problem = backend.why_not(model_path) if isinstance(backend, KnowsFiles) else ""
     return f"cannot load this model: {problem}" if problem else ""

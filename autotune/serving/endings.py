@@ -7,7 +7,8 @@ from autotune.domain.errors import WorkFailedError
 from autotune.domain.run import Reason
 from autotune.domain.units import human_seconds
 
-_FATAL = frozenset({Reason.CRASH, Reason.OOM, Reason.TIMEOUT, Reason.INTERRUPTED})
+_SURVIVED = frozenset({Reason.CONSTRAINT, Reason.UNSUPPORTED, Reason.TIMEOUT, Reason.CANCELLED})
+"""Reasons for which an engine refuses or gives up a request, and goes on."""
 
 
 class RequestError(WorkFailedError):
@@ -19,8 +20,8 @@ class RequestError(WorkFailedError):
 
 
 def is_fatal(error: BaseException) -> bool:
-    """Whether an error means that the engine is gone, by its reason."""
-    return isinstance(error, EngineError) and error.reason in _FATAL
+    """Whether an error means that the engine is gone, by its reason. Its owner may know better."""
+    return isinstance(error, EngineError) and error.reason not in _SURVIVED
 
 
 def too_late(waited_s: float) -> RequestError:

@@ -143,8 +143,8 @@ class RequestQueue:
     ) -> None:
         """Give the queue an engine, in place of the one it had; what waits is served by it.
 
-        ``is_fatal`` tells of an error whether the engine is gone with it. Raises UserError for an
-        absurd number of slots.
+        ``is_fatal`` tells of an error whether the engine is gone with it; for a loaded model:
+        ``lambda _error: not model.is_usable``. Raises UserError for an absurd number of slots.
         """
         require_whole("n_slots", n_slots, low=1, high=256)
         engine = Engine(serve=serve, n_slots=n_slots, is_fatal=is_fatal)

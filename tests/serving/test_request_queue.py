@@ -168,19 +168,21 @@ def test_a_failing_request_fails_alone(queue: RequestQueue, engine: FakeEngine) 
     """Whatever it failed with: the engine's word, somebody's callback, or an exit."""
     refusal = EngineError(Reason.CONSTRAINT, "the prompt has 9000 tokens, the context 4096")
     engine.errors = {"too long": refusal, "quits": SystemExit(1)}
+    engine.errors |= {"slow": EngineError(Reason.TIMEOUT, "no answer within 1 s")}
     engine.release_all()
 
     def break_down(_piece: str) -> bool:
         raise ZeroDivisionError("in a callback")
 
     too_long, quits = submit(queue, "too long"), submit(queue, "quits")
-    breaks = submit(queue, "breaks", on_text=break_down)
+    breaks, slow = submit(queue, "breaks", on_text=break_down), submit(queue, "slow")
 
     assert error_of(too_long) is refusal
     assert "SystemExit" in str(error_of(quits))
     assert isinstance(error_of(breaks), ZeroDivisionError)
+    assert error_of(slow) is engine.errors["slow"]
     assert text_of(submit(queue, "next")) == "NEXT"
-    assert queue.stats().total.failed == 3
+    assert queue.stats().total.failed == 4
 
 
 def test_a_dead_engine_fails_all_who_wait_until_there_is_another(
@@ -208,9 +210,9 @@ def test_a_dead_engine_fails_all_who_wait_until_there_is_another(
 
 
 def test_whoever_attaches_an_engine_says_what_kills_it(engine: FakeEngine) -> None:
-    """An engine that survives a timeout is not given up for it."""
+    """An engine that survives a lack of memory is not given up for it."""
     engine.release_all()
-    engine.errors = {"slow": EngineError(Reason.TIMEOUT, "no answer within 1 s")}
+    engine.errors = {"slow": EngineError(Reason.OOM, "no room for so long a prompt")}
     with RequestQueue(max_wait_s=0) as queue:
         queue.attach(engine.serve, is_fatal=lambda _error: False)
         assert isinstance(error_of(submit(queue, "slow")), EngineError)

@@ -108,6 +108,7 @@ class TransformersSession:
 
     def _filled(self, n_depth: int, rng: random.Random) -> Any:
         """A cache of ``n_depth`` tokens, computed once and then copied."""
+        self._text.forget()  # one cache at a time: a request of text in memory is no part of it
         cache = self._model.new_cache()
         if n_depth == 0:
             return cache

@@ -225,13 +225,10 @@ def test_a_gpu_of_which_only_the_memory_is_known_is_wide(
 
     assert there["config"]["gpu_layers"] == -1
     assert there["predicted_vram_usage_mb"] > 90
-    widths = [
-        p["intervals"]["predicted_tokens_per_second"][1]
-        / p["intervals"]["predicted_tokens_per_second"][0]
-        for p in (here, there)
-    ]
-    assert widths[1] > 3 * widths[0]
     assert "wide" in there["notes"][-1]
+    low, high = there["intervals"]["predicted_tokens_per_second"]
+    assert here["predicted_tokens_per_second"] < there["predicted_tokens_per_second"]
+    assert high / low > 10
 
 
 def test_what_is_recorded_teaches_and_is_remembered(
@@ -320,12 +317,15 @@ def test_a_read_only_store_answers_and_refuses_only_to_be_written(
         folder.chmod(0o777)
         model = Path(shutil.copy(smollm2_path, folder / smollm2_path.name))
         file = Path(shutil.copy(probed_db, folder / "c.db"))
+        optimizer = PerformanceOptimizer(make_detector(), file)
+        measure(optimizer, smollm2_path)  # since then nothing was fitted
+        optimizer.stop()
         file.chmod(0o444)
         with unprivileged():
             optimizer = PerformanceOptimizer(make_detector(), file)
             assert optimizer.get_optimal_backend(model).recommended_backend
             assert optimizer.predict_performance(model, LIBRARY)["predicted_load_time_ms"] > 0
-            assert optimizer.get_performance_stats(model)["total_models"] == 0
+            assert optimizer.get_performance_stats(model)["total_models"] == 1
             with pytest.raises(UserError, match=r"c\.db cannot be written: make the file"):
                 optimizer.record_performance(LIBRARY, model, **SAW)
             optimizer.stop()

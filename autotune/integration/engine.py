@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class ModelBackend:
         self._workplace = workplace
         self._loaded: LoadedModel | None = None
         self._ticket: Ticket | None = None
+        self._release: weakref.finalize[..., ModelBackend] | None = None
         self._lock = threading.RLock()
 
     def __enter__(self) -> ModelBackend:
@@ -97,6 +99,8 @@ class ModelBackend:
             raise
         self._ticket = self._workplace.record_load(subject, loaded.run, prediction)
         self._loaded, self.model_path = loaded, str(path)
+        # Whoever drops the backend without a word gets the memory back all the same.
+        self._release = weakref.finalize(self, loaded.close)
         self._on_load(self)
         return _success(name, config, loaded.run)
 
@@ -151,6 +155,8 @@ class ModelBackend:
             return True
 
     def _forget(self) -> None:
+        if self._release is not None:
+            self._release.detach()
         self._loaded, self._ticket, self.model_path = None, None, None
 
 

@@ -13,6 +13,12 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+from autotune.integration import (
+    BatchProcessor,
+    PerformanceIntegratedBackendManager,
+    PerformanceOptimizer,
+)
+
 _GUIDE = Path(__file__).parent / "guide.md"
 _BLOCK = re.compile(
     r"^## (?P<heading>.*?)\n\n```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -60,12 +66,15 @@ class Reader:
 
     model_path: Path
     names: dict[str, Any] = field(default_factory=lambda: {"__name__": "guide"})
+    printed: list[str] = field(default_factory=list)
+    """What each block printed."""
+    _opened: dict[int, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         exec(PRELUDE, self.names)
 
-    def type(self, block: Block) -> str:
-        """Run a block, ``await`` at its top level included; what it printed."""
+    def type(self, block: Block) -> None:
+        """Run a block, ``await`` at its top level included."""
         code = compile(
             block.adapted(self.model_path),
             f"guide block {block.number}",
@@ -75,12 +84,30 @@ class Reader:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             self._run(code)
-        return printed.getvalue()
+        self.printed.append(printed.getvalue())
+        self._opened |= {id(value): value for value in self.names.values() if _is_open(value)}
+
+    def flush(self) -> None:
+        """Have everything written that was reported until now."""
+        for thing in self._opened.values():
+            optimizer = getattr(thing, "performance_optimizer", thing)
+            if isinstance(optimizer, PerformanceOptimizer):
+                optimizer.workplace.telemetry.flush()
+
+    def close(self) -> None:
+        """End what the guide leaves running."""
+        for thing in self._opened.values():
+            getattr(thing, "close", getattr(thing, "stop", None))()
 
     def _run(self, code: CodeType) -> None:
         result = eval(code, self.names)
         if isinstance(result, Awaitable):
             asyncio.run(_finished(result))
+
+
+def _is_open(value: object) -> bool:
+    kinds = (PerformanceIntegratedBackendManager, PerformanceOptimizer, BatchProcessor)
+    return isinstance(value, kinds)
 
 
 async def _finished(awaitable: Awaitable[Any]) -> None:

@@ -38,6 +38,8 @@ NEAR_RATIO = 0.10
 MOST_RIVALS = 2
 _MOST_RESERVED = 0.4
 """Share of the time after the contacts that the races may have."""
+_QUICK_SHARE = 0.1
+"""Share of the time limit up to which a first contact may be repeated, if something spoiled it."""
 _SAMPLING_SHARE = 0.02
 """Share of the time limit after which a noisy first contact is not repeated further."""
 
@@ -168,6 +170,10 @@ class _Contest:
                 return Contact(name=name, problem=f"run {refusal.run_id}: {history.last_words}")
         self._means.say(f"first contact: {name}")
         run = self._run(question, 0, Purpose.PROBE, share=_SAMPLING_SHARE)
+        if run.is_contaminated and run.elapsed_s < _QUICK_SHARE * question.study.time_limit_s:
+            # A neighbour must not decide between backends.
+            again = self._run(question, 0, Purpose.PROBE, share=_SAMPLING_SHARE)
+            run = again if again.ok and not again.is_contaminated else run
         if run.ok:
             return Contact(name=name, default=pool([run]))
         return Contact(name=name, problem=f"{run.reason}: {' '.join(run.message.split())}")

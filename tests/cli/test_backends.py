@@ -10,7 +10,7 @@ from autotune.backends.registry import BUILT_IN
 from tests.backends.programs import find_server
 from tests.cli.test_commands import Shell
 
-QUICK = ("--workload", "pp32+tg8", "--n-ctx", "512")
+QUICK = ("--workload", "pp16+tg4", "--n-ctx", "512")
 
 
 @pytest.fixture

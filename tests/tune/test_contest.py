@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from autotune.domain.conditions import Conditions
 from autotune.domain.errors import NothingFitsError
 from autotune.domain.prediction import Target
 from autotune.domain.run import Purpose, Reason, Run, Trial
@@ -107,6 +108,40 @@ def test_a_backend_that_fails_costs_one_run_and_is_remembered(store: Store) -> N
     assert "unknown architecture" in again.contacts[0].problem
     hold(store, by, STRANGE, FAST, fresh=True)
     assert strange.n_runs == 2
+
+
+class Disturbed:
+    """A backend whose first run something else on the machine spoils."""
+
+    def __init__(self) -> None:
+        self.backend, self.n_runs = SLOW, 0
+        self._inner = SimulatedRunner(SMALL, TRUTH, backend=SLOW)
+
+    def run(self, trial: Trial, *, notify: Callable[[str], None] = lambda _what: None) -> Run:
+        """Ten times slower at first, and it shows."""
+        self.n_runs += 1
+        run = self._inner.run(trial)
+        if self.n_runs > 1:
+            return run
+        busy = Conditions(foreign_cpu_ratio=0.5)
+        spoiled = tuple(
+            dataclasses.replace(
+                g, prefill_ns=10 * (g.prefill_ns or 0), decode_ns=10 * (g.decode_ns or 0),
+                token_ns=(), conditions=busy,
+            )
+            for g in run.generations
+        )  # fmt: skip
+        return dataclasses.replace(run, generations=spoiled, conditions=busy)
+
+
+def test_a_spoiled_first_contact_is_repeated(store: Store) -> None:
+    """A neighbour that wakes at the wrong time does not decide between backends."""
+    by = runners(fast=HALF) | {SLOW: Disturbed()}
+    answer = hold(store, by, FAST, SLOW)
+
+    assert answer.recommendation.backend == SLOW
+    probes = [run for run in store.list_runs(limit=None) if run.purpose is Purpose.PROBE]
+    assert sum(run.backend == SLOW for run in probes) >= 2
 
 
 def test_backends_within_the_noise_run_by_turns(store: Store) -> None:

@@ -35,6 +35,7 @@ from autotune.predict.phase import (
 )
 from autotune.predict.rows import Rows, build_rows, case_key, subjects_of
 from autotune.predict.success import SuccessClassifier, balance, history, labels
+from autotune.predict.support import Support
 
 _PRIOR_SD = 0.42
 """Physics alone: a factor of two either way covers 90 % (public single-GPU telemetry: bandwidth
@@ -149,6 +150,7 @@ class Predictor:
         self._first_token = FirstToken.fit(good)
         self._known = Known.of(taught)
         own = _own(taught)
+        self._support = Support.of(own)
         self._history = balance([case_key(c) for _, c in own], [o.reason is None for o, _ in own])
         return self
 
@@ -242,6 +244,7 @@ class Predictor:
         p_success = self._success.predict(
             self._memory_ratio(cases, available_bytes, (peak, peak_sd)), before, table.x[SUCCESS]
         )
+        p_success = np.minimum(p_success, self._support.ceilings(cases))
         prefill = _shift(beliefs["prefill"], table.roofline.prefill_s)
         decode = _shift(beliefs["decode"], table.roofline.decode_s)
         deepen(decode, table, subjects, self._phases["decode"])

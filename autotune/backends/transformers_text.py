@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from autotune.backends.answering import Answering, no_room
+from autotune.backends.answering import Answering, n_common, no_room
 from autotune.backends.transformers_model import TorchModel
 from autotune.backends.transformers_vocab import Vocabulary
 from autotune.domain.config import Config
@@ -137,10 +137,3 @@ class Chooser:
         if self._request.top_p < 1:
             likely &= odds.cumsum(0) - odds < self._request.top_p
         return likely
-
-
-def n_common(ours: Sequence[int], theirs: Sequence[int]) -> int:
-    """Length of the longest common prefix."""
-    pairs = enumerate(zip(ours, theirs, strict=False))
-    shorter = min(len(ours), len(theirs))
-    return next((at for at, (a, b) in pairs if a != b), shorter)

@@ -63,6 +63,17 @@ class CaseArrays:
     def __len__(self) -> int:
         return len(self.n_ctx)
 
+    @property
+    def decode_knobs(self) -> Array:
+        """All that decode depends on but the depth; equal rows are one curve over depth.
+
+        Shape (n_cases, 10).
+        """
+        return np.column_stack(
+            [self.n_threads, self.gpu_layers, self.offload_kqv, self.flash_attn, self.bytes_k,
+             self.bytes_v, self.n_prompt, self.n_gen, self._models.index, self._places.index]
+        )  # fmt: skip
+
     def at_depth(self, rows: npt.NDArray[np.intp], n_depth: Array) -> CaseArrays:
         """Some of the cases with other numbers of cached tokens; ``rows``, ``n_depth``: (n,)."""
         taken = copy.copy(self)

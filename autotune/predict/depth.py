@@ -30,28 +30,27 @@ def deepen(
     if not len(deep):
         return
     n_depth = table.arrays.n_depth[deep]
-    # Time is the longest of straight lines over depth: who agrees at both ends agrees in between.
-    ends = (np.zeros(len(deep)), np.full(len(deep), n_depth.max()))
-    columns = np.hstack([table.at_depth(deep, end)[0] for end in ends])
-    first, kind = distinct_rows(columns, subjects.take(deep))
+    first, curve = distinct_rows(table.arrays.decode_knobs[deep], subjects.take(deep))
     deepest = np.zeros(len(first))
-    np.maximum.at(deepest, kind, n_depth)
-    # Each kind up to the first knot that is as deep as any of it.
+    np.maximum.at(deepest, curve, n_depth)
+    # Each curve up to the first knot that is as deep as any of it.
     row, knot = np.nonzero(np.concatenate([[-1.0], KNOTS[:-1]]) < deepest[:, None])
     asked = deep[first[row]]
     x, floor_s = table.at_depth(asked, KNOTS[knot])
+    few, kind = distinct_rows(x, subjects.take(asked))
+    slowdown = regressor.mean(x[few], subjects.take(asked[few]))[kind]
     logs = np.full((len(first), len(KNOTS)), -np.inf)
-    logs[row, knot] = regressor.mean(x, subjects.take(asked)) + np.log(floor_s)
+    logs[row, knot] = slowdown + np.log(floor_s)
     seconds = np.exp(np.maximum.accumulate(logs, axis=1))
-    decode.mean[deep] = np.log(_between(seconds, kind, n_depth))
+    decode.mean[deep] = np.log(_between(seconds, curve, n_depth))
 
 
-def _between(seconds: Array, kind: Ints, n_depth: Array) -> Array:
-    """Straight lines between knots: ``seconds`` (n_kinds, n_knots) of each kind at its depth."""
+def _between(seconds: Array, curve: Ints, n_depth: Array) -> Array:
+    """Straight lines between knots: ``seconds`` (n_curves, n_knots), each row on its curve."""
     after = np.minimum(np.searchsorted(KNOTS, n_depth), len(KNOTS) - 1)
     left, right = KNOTS[after - 1], KNOTS[after]
     share = np.minimum((n_depth - left) / (right - left), 1.0)
-    low, high = seconds[kind, after - 1], seconds[kind, after]
+    low, high = seconds[curve, after - 1], seconds[curve, after]
     return np.asarray(low + share * (high - low))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from autotune.features.case import Case
 from autotune.features.columns import build_features
 from autotune.predict.depth import KNOTS
 from autotune.predict.predictor import Predictor
+from autotune.predict.prior import load_prior
 from autotune.predict.rows import subjects_of
 from tests.simulation import make_cases, scaled_model, simulate
 
@@ -63,3 +65,28 @@ def test_features_at_another_depth_are_those_of_that_case() -> None:
 
     assert x == pytest.approx(there.x["decode"])
     assert floor_s == pytest.approx(there.roofline.decode_s)
+
+
+def test_a_curve_over_depth_depends_on_nothing_else() -> None:
+    """Of cases with equal decode knobs, on a GPU with host layers, all columns are equal."""
+    case = next(c for o in load_prior("CUDA") if (c := Case.of(o)) and c.api == "CUDA")
+    knobs: dict[str, tuple[object, ...]] = {
+        "n_ctx": (16384, 32768), "n_batch": (64, 512), "n_ubatch": (32, 64), "n_threads": (1, 2),
+        "n_threads_batch": (1, 8), "n_gpu_layers": (0, 12, -1), "offload_kqv": (True, False),
+        "op_offload": (True, False), "use_mmap": (True, False),
+    }  # fmt: skip
+    choices = [
+        dict(zip(knobs, chosen, strict=True)) for chosen in itertools.product(*knobs.values())
+    ]
+    cases = [
+        at(dataclasses.replace(case, config=case.config.replace(**chosen)), 5000)
+        for chosen in choices
+    ]
+    table = build_features(cases)
+    _, first, curve = np.unique(
+        table.arrays.decode_knobs, axis=0, return_index=True, return_inverse=True
+    )
+
+    assert len(first) == 12
+    assert (table.x["decode"] == table.x["decode"][first][curve.ravel()]).all()
+    assert (table.roofline.decode_s == table.roofline.decode_s[first][curve.ravel()]).all()

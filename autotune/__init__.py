@@ -1,6 +1,6 @@
 """Measure, predict and tune GGUF language models on your own machine.
 
-    facts → backends → measure → store → features → predict → recommend / tune → cli
+    facts → backends → measure → store → features → predict → recommend / tune → serving → integration → cli
 
 The public names below are imported when first used, so that ``import autotune`` costs nothing.
 Log records go to ``logging.getLogger("autotune")``; nobody hears them who does not ask.
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from autotune.domain.prediction import Prediction, Recommendation
     from autotune.domain.workload import Workload
     from autotune.facts.gguf import read_model
+    from autotune.integration.batch import BatchProcessor
+    from autotune.integration.cache import ModelPerformanceCache
+    from autotune.integration.configs import BackendConfig, GenerationConfig
+    from autotune.integration.hardware import HardwareDetector
+    from autotune.integration.manager import PerformanceIntegratedBackendManager
+    from autotune.integration.optimizer import PerformanceOptimizer
     from autotune.predict.predictor import Predictor
     from autotune.store.store import Store
 
@@ -28,9 +34,16 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "AutotuneError": "autotune.domain.errors",
+    "BackendConfig": "autotune.integration.configs",
+    "BatchProcessor": "autotune.integration.batch",
     "Config": "autotune.domain.config",
     "DataError": "autotune.domain.errors",
+    "GenerationConfig": "autotune.integration.configs",
+    "HardwareDetector": "autotune.integration.hardware",
     "ModelFacts": "autotune.domain.model",
+    "ModelPerformanceCache": "autotune.integration.cache",
+    "PerformanceIntegratedBackendManager": "autotune.integration.manager",
+    "PerformanceOptimizer": "autotune.integration.optimizer",
     "Prediction": "autotune.domain.prediction",
     "Predictor": "autotune.predict.predictor",
     "Recommendation": "autotune.domain.prediction",
@@ -43,9 +56,16 @@ _HOMES = {
 
 __all__ = [
     "AutotuneError",
+    "BackendConfig",
+    "BatchProcessor",
     "Config",
     "DataError",
+    "GenerationConfig",
+    "HardwareDetector",
     "ModelFacts",
+    "ModelPerformanceCache",
+    "PerformanceIntegratedBackendManager",
+    "PerformanceOptimizer",
     "Prediction",
     "Predictor",
     "Recommendation",

@@ -1,6 +1,7 @@
 """Measure, predict and tune GGUF language models on your own machine.
 
-    facts → backends → measure → store → features → predict → recommend / tune → serving → integration → cli
+    facts → backends → measure → store → features → predict → recommend / tune → serving
+          → integration → cli
 
 The public names below are imported when first used, so that ``import autotune`` costs nothing.
 Log records go to ``logging.getLogger("autotune")``; nobody hears them who does not ask.

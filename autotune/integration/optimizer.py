@@ -89,14 +89,10 @@ class PerformanceOptimizer:
         self._knowledge = Knowledge(
             self.performance_cache.store, self.performance_cache.files, self.hardware_detector
         )
-        self._workplace = Workplace(
+        self.workplace = Workplace(
             self.performance_cache, self._knowledge, environ=environ, now=now
         )
-
-    @property
-    def workplace(self) -> Workplace:
-        """What models that are loaded on this optimizer's advice share."""
-        return self._workplace
+        """What models that are loaded on its advice share."""
 
     @property
     def batch_processor(self) -> BatchProcessor:
@@ -116,7 +112,7 @@ class PerformanceOptimizer:
         """Stop the batch processor and close the store. What is asked later opens it again."""
         if self._batch_processor is not None:
             self._batch_processor.stop()
-        self._workplace.close()
+        self.workplace.close()
         _log.info("optimizer stopped")
 
     def get_optimal_backend(
@@ -162,7 +158,7 @@ class PerformanceOptimizer:
             self._advised[subject.model.model_id, answer.backend] = answer.config
         recall(lambda: self._note(advice, subject), "the recommendation")
         configs = (advice.recommended_config, *(other.config for other in advice.alternatives))
-        note_advice(self._workplace, str(model_path), configs)
+        note_advice(self.workplace, str(model_path), configs)
         return advice
 
     def optimize_gpu_layers(
@@ -400,8 +396,5 @@ class PerformanceOptimizer:
         return subject, config
 
     def _note(self, advice: OptimizationRecommendation, subject: Subject) -> None:
-        self.performance_cache.store.record_recommendation(
-            advice.recommendation,
-            machine_id=subject.machine_id,
-            model_id=subject.model.model_id,
-        )
+        ids = {"machine_id": subject.machine_id, "model_id": subject.model.model_id}
+        self.performance_cache.store.record_recommendation(advice.recommendation, **ids)

@@ -35,7 +35,8 @@ def one_by_one(case: Case) -> float:
     knots.append(next(knot for knot in KNOTS if knot >= n_depth))
     cases = [at(case, knot) for knot in knots]
     table = build_features(cases)
-    slowdown = PREDICTOR._phases["decode"].predict(table.x["decode"], subjects_of(cases)).mean
+    regressor = PREDICTOR._engine("simulated")._phases["decode"]
+    slowdown = regressor.predict(table.x["decode"], subjects_of(cases)).mean
     logs = np.maximum.accumulate(slowdown + np.log(table.roofline.decode_s))
     return float(np.log(np.interp(n_depth, knots, np.exp(logs))))
 

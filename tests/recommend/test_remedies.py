@@ -64,10 +64,10 @@ def test_a_quantised_cache_is_named_when_it_would_fit() -> None:
 
 def test_another_quantisation_is_named_when_the_weights_are_too_large() -> None:
     """With the bits that a weight may have."""
-    text = refusal((CASES[0],), 110 * MIB)
+    text = refusal((CASES[0],), 220 * MIB)
 
     assert re.search(r"at most \d\.\d bits per weight would fit|bits per weight", text)
-    assert f"{110 * (1 - MEMORY_RESERVE_RATIO):.0f} MiB may be used" in text
+    assert f"{220 * (1 - MEMORY_RESERVE_RATIO):.0f} MiB may be used" in text
 
 
 def test_where_nothing_helps_only_another_model_does() -> None:

@@ -12,6 +12,7 @@ from tests.benchmarks import (
     loads,
     memory,
     observers,
+    original,
     prediction,
     recommending,
     repeatability,
@@ -35,6 +36,7 @@ FIGURES: dict[str, Callable[[], None]] = {
     "telemetry": telemetry.main,
     "tuning": tuning.main,
     "live": lambda: live.main(NATIVE),
+    "original": original.main,
 }
 
 if __name__ == "__main__":

@@ -49,6 +49,22 @@ def test_one_run_shifts_its_neighbours_and_shrinks() -> None:
     assert sd[0] < sd[1] < np.sqrt(KERNEL.variance)
 
 
+def test_a_model_that_contradicts_the_kernel_widens_it() -> None:
+    """Effects four times as large as expected leave more doubt elsewhere; expected ones do not."""
+    random = np.random.default_rng(0)
+    x = random.uniform(0, 12, (12, 2))
+    builds, noise = np.full(12, "m/1"), np.full(12, 0.02)
+    elsewhere = np.array([[20.0, 20.0]])
+    doubts = []
+    for scale in (1.0, 4.0):
+        residual = scale * KERNEL.shape_sd * random.normal(size=12)
+        process = Process.fit(KERNEL, x, builds, residual, noise)
+        doubts.append(float(process.predict(elsewhere, builds[:1])[1][0]))
+
+    assert doubts[0] <= np.sqrt(KERNEL.variance)
+    assert doubts[1] > 1.5 * doubts[0]
+
+
 def test_another_build_carries_less() -> None:
     """Who does not name a build means the one that was run."""
     x = np.zeros((1, 2))

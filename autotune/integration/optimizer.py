@@ -92,7 +92,6 @@ class PerformanceOptimizer:
         self.workplace = Workplace(
             self.performance_cache, self._knowledge, environ=environ, now=now
         )
-        """What models that are loaded on its advice share."""
 
     @property
     def batch_processor(self) -> BatchProcessor:
@@ -396,5 +395,7 @@ class PerformanceOptimizer:
         return subject, config
 
     def _note(self, advice: OptimizationRecommendation, subject: Subject) -> None:
-        ids = {"machine_id": subject.machine_id, "model_id": subject.model.model_id}
-        self.performance_cache.store.record_recommendation(advice.recommendation, **ids)
+        store, model_id = self.performance_cache.store, subject.model.model_id
+        store.record_recommendation(
+            advice.recommendation, machine_id=subject.machine_id, model_id=model_id
+        )

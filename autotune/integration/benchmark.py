@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotune.domain import stats
-from autotune.domain.errors import UserError, WorkFailedError
+from autotune.domain.arguments import require_whole
+from autotune.domain.errors import WorkFailedError
 from autotune.domain.request import TextRequest
 from autotune.domain.run import Generation
 from autotune.domain.units import human_seconds
+from autotune.serving.endings import is_fatal
 from autotune.serving.loaded_model import Answer
 
 MAX_TOKENS = 48
@@ -25,6 +27,7 @@ PROMPTS = (
     + "The meeting began at nine and dealt with the budget of the coming year. " * 12,
 )
 """A question, a request for an explanation, and a text to work on: about 5, 20 and 200 tokens."""
+_MOST_ITERATIONS = 10_000
 _SLOW_FIRST_TOKEN_S = 2.0
 _SLOW_DECODE_TPS = 10.0
 """Slower than people read (about 5 words a second)."""
@@ -75,11 +78,11 @@ class Benchmark:
 def benchmark(answer: Callable[[TextRequest], Answer], *, num_iterations: int) -> Benchmark:
     """Every prompt ``num_iterations`` times, after one answer that is not counted.
 
-    The prompts take turns, so that no one is answered from the cache of the one before. Raises
-    UserError for fewer than one iteration, or where not a single request is answered.
+    The prompts take turns, so that no one is answered from the cache of the one before. A request
+    that the engine refuses counts as failed. Raises UserError for fewer than one iteration;
+    WorkFailedError where the engine dies, or answers not even the first.
     """
-    if num_iterations < 1:
-        raise UserError(f"num_iterations={num_iterations} is not valid: give 1 or more")
+    require_whole("num_iterations", num_iterations, low=1, high=_MOST_ITERATIONS)
     requests = [TextRequest(prompt=p, max_tokens=MAX_TOKENS, temperature=0.0) for p in PROMPTS]
     answer(requests[0])
     found: dict[str, list[Generation]] = {prompt: [] for prompt in PROMPTS}
@@ -88,10 +91,14 @@ def benchmark(answer: Callable[[TextRequest], Answer], *, num_iterations: int) -
         for request in requests:
             try:
                 generation = answer(request).generation
-            except WorkFailedError:
+            except WorkFailedError as error:
+                if is_fatal(error):
+                    raise
+                generation = None
+            if generation is None:
                 failed[request.prompt] += 1
             else:
-                found[request.prompt].extend([generation] if generation else [])
+                found[request.prompt].append(generation)
     return Benchmark(
         num_iterations=num_iterations,
         prompts=tuple(

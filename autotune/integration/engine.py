@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autotune.backends.protocol import EngineError
 from autotune.domain.config import Config
 from autotune.domain.errors import AutotuneError, UserError
-from autotune.domain.request import TextCompletion, TextRequest
-from autotune.domain.run import Run
+from autotune.domain.request import Finish, TextCompletion, TextRequest
+from autotune.domain.run import Reason, Run
 from autotune.domain.units import MIB
 from autotune.domain.workload import Workload
 from autotune.integration.configs import BackendConfig, GenerationConfig
@@ -19,6 +21,7 @@ from autotune.integration.loading import LoadingResult
 from autotune.integration.settings import chosen_knobs
 from autotune.integration.workplace import Workplace
 from autotune.recommend.subject import Subject
+from autotune.serving.endings import RequestError
 from autotune.serving.loaded_model import Answer, LoadedModel, LoadFailedError
 from autotune.store.telemetry import Ticket
 
@@ -28,6 +31,17 @@ LOAD_TIMEOUT_S = 600.0
 def take_all(_text: str) -> bool:
     """Wants the whole answer."""
     return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """A loaded model, as it was named, and the report of its load."""
+
+    path: str
+    loaded: LoadedModel
+    ticket: Ticket
+    release: weakref.finalize[..., ModelBackend]
+    """Gives the memory back where nobody else did."""
 
 
 class ModelBackend:
@@ -46,12 +60,12 @@ class ModelBackend:
         on_load: Callable[[ModelBackend], None] = lambda _backend: None,
     ) -> None:
         self.config, self._on_load = config, on_load
-        self.model_path: str | None = None
         self._workplace = workplace
-        self._loaded: LoadedModel | None = None
-        self._ticket: Ticket | None = None
-        self._release: weakref.finalize[..., ModelBackend] | None = None
+        self._held: _Held | None = None
         self._lock = threading.RLock()
+        """One load or unload at a time."""
+        self._turn = threading.RLock()
+        """One request at a time, until it is reported."""
 
     def __enter__(self) -> ModelBackend:
         return self
@@ -62,12 +76,19 @@ class ModelBackend:
     @property
     def is_loaded(self) -> bool:
         """Whether it holds a model."""
-        return self._loaded is not None
+        return self._held is not None
+
+    @property
+    def model_path(self) -> str | None:
+        """The file of the model, as it was named; None without one."""
+        held = self._held
+        return held.path if held else None
 
     @property
     def run(self) -> Run | None:
         """The load as it was measured, with the peaks until now; None without one."""
-        return self._loaded.run if self._loaded else None
+        held = self._held
+        return held.loaded.run if held else None
 
     @property
     def memory_mb(self) -> int:
@@ -75,32 +96,54 @@ class ModelBackend:
         run = self.run
         return round((run.peak_rss_bytes or 0) / MIB) if run else 0
 
+    def describe(self) -> dict[str, Any] | None:
+        """``path``, ``backend``, ``config``, ``memory_usage`` (MiB); None without a model."""
+        path, config = self.model_path, self.config
+        if path is None:
+            return None
+        return {
+            "path": path,
+            "backend": config.name,
+            "config": config.to_dict(),
+            "memory_usage": self.memory_mb,
+        }
+
     def load_model(self, model_path: str | Path) -> LoadingResult:
-        """Load a model, in place of the one before. A failure is a result, not an exception."""
+        """Load a model, in place of the one before, which is unloaded first: memory is short.
+
+        A failure is a result, not an exception.
+        """
         with self._lock:
             self.unload_model()
             try:
-                return self._load(Path(model_path))
+                return self._load(model_path)
             except (AutotuneError, OSError) as error:
-                name = self.config.name
-                return LoadingResult(success=False, backend_used=name, error_message=str(error))
+                return LoadingResult.failure(self.config.name, error)
 
-    def _load(self, path: Path) -> LoadingResult:
+    def _load(self, model_path: str | Path) -> LoadingResult:
         name = self.config.name
-        subject = self._workplace.subject(path)
+        subject = self._workplace.subject(model_path)
         config = self._knobs(subject)
         prediction = self._workplace.predict(subject.case(name, config, Workload()))
         try:
             loaded = LoadedModel.load(
-                name, path, config, timeout_s=LOAD_TIMEOUT_S, environ=self._workplace.environ
+                name,
+                subject.model_path,
+                config,
+                timeout_s=LOAD_TIMEOUT_S,
+                environ=self._workplace.environ,
             )
         except LoadFailedError as error:
             self._workplace.record_load(subject, error.run, prediction)
             raise
-        self._ticket = self._workplace.record_load(subject, loaded.run, prediction)
-        self._loaded, self.model_path = loaded, str(path)
-        # Whoever drops the backend without a word gets the memory back all the same.
-        self._release = weakref.finalize(self, loaded.close)
+        try:
+            ticket = self._workplace.record_load(subject, loaded.run, prediction)
+        except BaseException:
+            loaded.close()  # nobody else knows of it
+            raise
+        # Whoever drops the backend without a word gives the memory back all the same.
+        release = weakref.finalize(self, loaded.close)
+        self._held = _Held(path=str(model_path), loaded=loaded, ticket=ticket, release=release)
         self._on_load(self)
         return _success(name, config, loaded.run)
 
@@ -118,10 +161,12 @@ class ModelBackend:
     ) -> str:
         """The answer to a prompt; ``on_text`` gets its pieces as they come, False ends it.
 
-        Raises UserError without a loaded model or for an absurd setting, EngineError where the
-        prompt does not fit into the context or the engine dies.
+        Without a ``config``, what the ``custom_args`` of the backend's say. Raises UserError
+        without a loaded model or for an absurd setting; EngineError where the prompt does not fit
+        into the context or the engine dies; RequestError where the model is unloaded meanwhile.
         """
-        return self.serve((config or GenerationConfig()).to_request(prompt), on_text).text
+        config = config or self.config.generation_config()
+        return self.serve(config.to_request(prompt), on_text).text
 
     def serve(self, request: TextRequest, on_text: Callable[[str], bool]) -> TextCompletion:
         """Answer one request: what a queue calls. Raises as :meth:`generate_text`."""
@@ -129,35 +174,45 @@ class ModelBackend:
 
     def answer(self, request: TextRequest, on_text: Callable[[str], bool] = take_all) -> Answer:
         """One request answered and measured. Raises as :meth:`generate_text`."""
-        loaded, ticket = self._loaded, self._ticket
-        if loaded is None or ticket is None:
-            raise UserError("no model is loaded: call load_model first")
-        try:
-            answer = loaded.generate(request, on_text=on_text)
-        except EngineError as error:
-            if not loaded.is_usable:
-                self._workplace.telemetry.failed(ticket, error.reason, str(error))
-                self._forget()
-            raise
-        if answer.generation is not None:
-            self._workplace.telemetry.generated(ticket, answer.generation, run=loaded.run)
-        return answer
+        with self._turn:
+            held = self._held
+            if held is None:
+                raise UserError("no model is loaded: call load_model first")
+            try:
+                answer = held.loaded.generate(request, on_text=on_text)
+            except EngineError as error:
+                self._bury(held, error)
+                raise
+            if answer.generation is not None:
+                telemetry = self._workplace.telemetry
+                telemetry.generated(held.ticket, answer.generation, run=held.loaded.run)
+            if answer.completion.finish is Finish.CANCELLED and self._held is not held:
+                raise RequestError(
+                    Reason.CANCELLED,
+                    "the model was unloaded before the answer was whole: load it again",
+                )
+            return answer
 
     def unload_model(self) -> bool:
-        """Give the memory back; whether there was a model."""
+        """Give the memory back; whether there was a model. A request under way is cancelled."""
         with self._lock:
-            loaded, ticket = self._loaded, self._ticket
-            if loaded is None or ticket is None:
+            held, self._held = self._held, None
+            if held is None:
                 return False
-            loaded.close()
-            self._workplace.telemetry.unloaded(ticket, loaded.run)
-            self._forget()
+            held.release.detach()
+            held.loaded.close()
+            with self._turn:  # what was generated is reported before the end
+                self._workplace.telemetry.unloaded(held.ticket, held.loaded.run)
             return True
 
-    def _forget(self) -> None:
-        if self._release is not None:
-            self._release.detach()
-        self._loaded, self._ticket, self.model_path = None, None, None
+    def _bury(self, held: _Held, error: EngineError) -> None:
+        """Report the death of an engine and forget it; one that only refused goes on."""
+        if held.loaded.is_usable or self._held is not held:
+            return
+        self._held = None
+        held.release.detach()
+        self._workplace.telemetry.failed(held.ticket, error.reason, str(error))
+        self._workplace.telemetry.unloaded(held.ticket, held.loaded.run)
 
 
 def _success(backend: str, config: Config, run: Run) -> LoadingResult:

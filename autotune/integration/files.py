@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 
+from autotune.domain.errors import UserError
 from autotune.domain.model import ModelFacts
 from autotune.facts.gguf import read_model
 
@@ -27,8 +28,11 @@ class ModelFiles:
         self._lock = RLock()
 
     def find(self, model_path: str | Path) -> ModelFile:
-        """The model in a file. Raises GGUFError where it is missing, damaged or no model."""
-        path = Path(model_path).expanduser().absolute()
+        """The model in a file.
+
+        Raises GGUFError where it is missing, damaged or no model, UserError for what is no path.
+        """
+        path = _path(model_path)
         stamp = _stamp(path)
         with self._lock:
             known = self._known.get(path)
@@ -37,6 +41,16 @@ class ModelFiles:
             file = ModelFile(path=path, facts=read_model(path))
             self._known[path] = (stamp, file)
             return file
+
+
+def _path(model_path: str | Path) -> Path:
+    try:
+        path = Path(model_path).expanduser().absolute()
+    except (TypeError, RuntimeError):  # the latter: a home of nobody's
+        path = None
+    if path is None or "\0" in str(path):
+        raise UserError(f"model_path={model_path!r} is not valid: give the path of a GGUF file")
+    return path
 
 
 def _stamp(path: Path) -> tuple[int, int]:

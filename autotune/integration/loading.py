@@ -39,6 +39,11 @@ class LoadingResult(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._names())
 
+    @classmethod
+    def failure(cls, backend: str, error: Exception) -> LoadingResult:
+        """Nothing was loaded; the error says why, in one line."""
+        return cls(success=False, backend_used=backend, error_message=str(error))
+
     def replace(self, **changes: Any) -> LoadingResult:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)

@@ -6,7 +6,9 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -15,10 +17,12 @@ from typing import Any, Self
 from autotune.domain.errors import AutotuneError, UserError, WorkFailedError
 from autotune.domain.prediction import Hardware, Target
 from autotune.domain.request import TextCompletion, TextRequest
+from autotune.domain.run import Reason
+from autotune.domain.units import human_seconds
 from autotune.integration.advice import OptimizationRecommendation
 from autotune.integration.benchmark import Benchmark, benchmark, describe, weaknesses
 from autotune.integration.cache import utc_now
-from autotune.integration.configs import BackendConfig, GenerationConfig
+from autotune.integration.configs import BackendConfig
 from autotune.integration.current import note_load
 from autotune.integration.engine import ModelBackend, take_all
 from autotune.integration.hardware import HardwareDetector
@@ -27,17 +31,22 @@ from autotune.integration.optimizer import PerformanceOptimizer
 from autotune.integration.report import write_report
 from autotune.integration.session import SessionStats
 from autotune.integration.words import word
+from autotune.serving.endings import RequestError
 from autotune.serving.loaded_model import Answer
 from autotune.store.kpis import Scope, read_kpis
 
 _log = logging.getLogger(__name__)
+_MAX_TOKENS = 256
+"""Length of an answer that nobody said anything about."""
 
 
 class PerformanceIntegratedBackendManager:
     """Holds one model at a time, in the backend and configuration that the predictor recommends.
 
     Every load and every generation becomes a row of the store (``cache_file``, see
-    :class:`ModelPerformanceCache`) and teaches the next recommendation. Close it, or use ``with``.
+    :class:`ModelPerformanceCache`) and teaches the next recommendation. Close it, or use ``with``;
+    what is loaded after that opens it again. Usable from several threads: one loads at a time, and
+    one request is answered at a time.
     """
 
     def __init__(
@@ -54,17 +63,21 @@ class PerformanceIntegratedBackendManager:
         )
         self.hardware_detector = self.performance_optimizer.hardware_detector
         self.configs: dict[str, BackendConfig] = {}
-        """Configurations to use instead of the recommended ones, by the backend's name."""
+        """Configurations to use instead of the recommended ones, by the backend's name; one that
+        is not ``enabled`` keeps its backend from being chosen, unless that is forced."""
         self.current_backend: ModelBackend | None = None
         self._session = SessionStats()
         self._advice: dict[tuple[str, str, str], OptimizationRecommendation] = {}
+        self._lock = threading.RLock()
+        """One load or unload at a time; whoever generates does not need it."""
         self.performance_optimizer.start()
         self.performance_optimizer.batch_processor.attach(self._serve)
 
     @property
     def current_model_path(self) -> str | None:
         """The file of the loaded model; None without one."""
-        return self.current_backend.model_path if self.current_backend else None
+        backend = self.current_backend
+        return backend.model_path if backend else None
 
     def get_available_backends(self) -> list[str]:
         """Names of the installed backends."""
@@ -81,57 +94,102 @@ class PerformanceIntegratedBackendManager:
 
         ``hardware_preference`` is ``auto``, ``gpu`` or ``cpu``, ``performance_target`` ``speed``,
         ``balanced`` or ``quality``; ``force_backend`` leaves only that one. A configuration in
-        :attr:`configs` is used as it is. What fails is told in the result (``success``,
-        ``error_message``, ``tried``), not raised; UserError is raised for a word that means
-        nothing.
+        :attr:`configs` is used as it is. The model before is unloaded first, unless none can be
+        recommended for the new one: then it stays. What fails is told in the result (``success``,
+        ``error_message``, ``tried``), not raised, an unknown backend too; UserError is raised for
+        another preference or target.
         """
         word(hardware_preference, Hardware, "hardware_preference")
         word(performance_target, Target, "performance_target")
-        names = [force_backend] if force_backend else None
-        try:
-            advice = self.performance_optimizer.get_optimal_backend(
-                model_path, names, hardware_preference, performance_target
+        with self._lock:
+            try:
+                advice = self.performance_optimizer.get_optimal_backend(
+                    model_path, self._names(force_backend), hardware_preference, performance_target
+                )
+            except (AutotuneError, OSError) as error:
+                self._session.loaded(ok=False, switched=False)
+                return LoadingResult.failure(force_backend or "none", error)
+            self._advice[str(model_path), hardware_preference, performance_target] = advice
+            return self._load_first(model_path, advice)
+
+    def _names(self, force_backend: str | None) -> list[str] | None:
+        """Backends to choose from; None for every installed one."""
+        if force_backend is not None:
+            return [force_backend]
+        disabled = {name for name in self.configs if not self._chosen(name).enabled}
+        if not disabled:
+            return None
+        names = [name for name in self.get_available_backends() if name not in disabled]
+        if not names:
+            raise UserError("every installed backend is disabled in configs: enable one of them")
+        return names
+
+    def _chosen(self, name: str) -> BackendConfig:
+        """What an application has set for a backend. Raises UserError where it is no such thing."""
+        config = self.configs[name]
+        if not isinstance(config, BackendConfig) or config.name != name:
+            raise UserError(
+                f"configs[{name!r}] is not valid: give a BackendConfig with name={name!r}"
             )
-        except (AutotuneError, OSError) as error:
-            self._session.loaded(ok=False, switched=False)
-            return LoadingResult(
-                success=False, backend_used=force_backend or "none", error_message=str(error)
-            )
-        self._advice[str(model_path), hardware_preference, performance_target] = advice
-        return self._load_first(model_path, advice)
+        return config
 
     def _load_first(
         self, model_path: str | Path, advice: OptimizationRecommendation
     ) -> LoadingResult:
         """The first of the recommended backends that loads the model."""
         before = self.current_backend.config.name if self.current_backend else None
-        self.unload_model()
         tried: dict[str, str] = {}
-        for config in (advice.recommended_config, *(a.config for a in advice.alternatives)):
-            wanted = self.configs.get(config.name, config)
-            backend = ModelBackend(
-                wanted, workplace=self.performance_optimizer.workplace, on_load=note_load
-            )
-            result = backend.load_model(model_path)
-            switched = before is not None and before != config.name
-            self._session.loaded(ok=result.success, switched=result.success and switched)
-            if result.success:
-                self.current_backend = backend
-                break
-            tried[config.name] = result.error_message or ""
-            _log.warning("%s could not load the model: %s", config.name, result.error_message)
+        with self._queue_waiting():
+            self.unload_model()
+            for config in (advice.recommended_config, *(a.config for a in advice.alternatives)):
+                result = self._load(model_path, config)
+                switched = before is not None and before != config.name
+                self._session.loaded(ok=result.success, switched=result.success and switched)
+                if result.success:
+                    break
+                tried[config.name] = result.error_message or ""
+                _log.warning("%s could not load the model: %s", config.name, result.error_message)
         return result.replace(reasoning=tuple(advice.reasoning), tried=tried)
 
+    def _load(self, model_path: str | Path, recommended: BackendConfig) -> LoadingResult:
+        """Load with one backend, in the application's configuration if it has one."""
+        name = recommended.name
+        try:
+            config = self._chosen(name) if name in self.configs else recommended
+        except UserError as error:
+            return LoadingResult.failure(name, error)
+        workplace = self.performance_optimizer.workplace
+        backend = ModelBackend(config, workplace=workplace, on_load=note_load)
+        result = backend.load_model(model_path)
+        if result.success:
+            self.current_backend = backend
+        return result
+
+    @contextmanager
+    def _queue_waiting(self) -> Iterator[None]:
+        """What waits in the queue goes on waiting for the next model, also after a death."""
+        processor = self.performance_optimizer.batch_processor
+        processor.detach()
+        try:
+            yield
+        finally:
+            processor.start()
+            processor.attach(self._serve)
+
     def unload_model(self) -> bool:
-        """Give the model's memory back; whether there was one."""
-        backend, self.current_backend = self.current_backend, None
-        return backend is not None and backend.unload_model()
+        """Give the model's memory back; whether there was one.
+
+        A request that it is answering fails, and so does what waits in the queue.
+        """
+        with self._lock:
+            backend, self.current_backend = self.current_backend, None
+            return backend is not None and backend.unload_model()
 
     def generate_text_with_optimization(
         self,
         prompt: str,
-        max_tokens: int = 256,
-        temperature: float = 0.7,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
         use_batch_processing: bool = False,  # noqa: FBT001, FBT002 - the guide's order
         *,
         timeout: float | None = None,
@@ -140,39 +198,47 @@ class PerformanceIntegratedBackendManager:
     ) -> str:
         """The answer to a prompt.
 
-        ``use_batch_processing`` puts it into the queue behind what is more urgent; then it may
-        wait up to ``timeout`` seconds. ``on_text`` gets its pieces as they come (not from the
-        queue) and ends it by returning False. ``sampling`` as in :class:`GenerationConfig`.
+        ``use_batch_processing`` puts it into the queue behind what is more urgent; only there it
+        has a time limit, ``timeout`` seconds. ``on_text`` gets its pieces as they come, from the
+        thread that answers, and ends it by returning False. ``sampling`` as in
+        :class:`GenerationConfig`. What is not set is what the ``custom_args`` of the loaded
+        backend say, else 256 tokens and the defaults of :class:`GenerationConfig`.
 
         Raises UserError without a loaded model or for a setting that cannot be; WorkFailedError
-        where the engine dies, the prompt does not fit, or the time is over.
+        where the engine dies, the model is unloaded meanwhile, the prompt does not fit, or the
+        time is over.
         """
-        config = GenerationConfig(max_tokens=max_tokens, temperature=temperature, **sampling)
-        self._require_model()
+        (request,) = self._requests([prompt], max_tokens, temperature, sampling)
+        listen = on_text or take_all
         if use_batch_processing:
-            queue = self.performance_optimizer.batch_processor.queue
-            return queue.submit(config.to_request(prompt)).result(timeout).text
-        return self._answer(config.to_request(prompt), on_text or take_all).completion.text
+            return self._queued(request, timeout, listen)
+        return self._answer(request, listen).completion.text
 
     async def generate_multiple_optimized(
         self,
         prompts: Sequence[str],
-        max_tokens: int = 256,
-        temperature: float = 0.7,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
         *,
         priority: int = 0,
         timeout: float | None = None,
         **sampling: Any,
     ) -> list[str]:
-        """The answers to several prompts, in their order, through the queue. Raises as above."""
-        config = GenerationConfig(max_tokens=max_tokens, temperature=temperature, **sampling)
-        self._require_model()
+        """The answers to several prompts, in their order, through the queue.
+
+        Each is to be started within ``timeout`` seconds. Raises as above, as soon as one fails;
+        the others are then taken back.
+        """
+        if isinstance(prompts, str):
+            raise UserError(f"prompts={prompts!r} is not valid: give a list of texts")
         queue = self.performance_optimizer.batch_processor.queue
-        futures = [
-            queue.submit(config.to_request(prompt), priority=priority, timeout_s=timeout)
-            for prompt in prompts
-        ]
-        completions = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        with ExitStack() as taken_back:  # harmless for those that are done
+            futures = []
+            for request in self._requests(prompts, max_tokens, temperature, sampling):
+                future = queue.submit(request, priority=priority, timeout_s=timeout)
+                futures.append(asyncio.wrap_future(future))
+                taken_back.callback(futures[-1].cancel)
+            completions = await asyncio.gather(*futures)
         return [completion.text for completion in completions]
 
     def get_comprehensive_performance_stats(self) -> dict[str, Any]:
@@ -214,7 +280,8 @@ class PerformanceIntegratedBackendManager:
         ``average_metrics``: ``overall_tokens_per_sec`` (generated, median),
         ``overall_response_time`` and ``first_token_latency`` (seconds, medians),
         ``success_rate`` (0 to 1). ``prompts``: the same for each. ``analysis``: ``bottlenecks``
-        and ``optimization_suggestions``. Raises UserError without a model or below 1 iteration.
+        and ``optimization_suggestions``. Raises UserError without a model or below 1 iteration,
+        WorkFailedError where the engine dies.
         """
         self._require_model()
         result = benchmark(self._answer, num_iterations=num_iterations)
@@ -229,10 +296,16 @@ class PerformanceIntegratedBackendManager:
         return write_report(Path(output_path), report)
 
     def close(self) -> None:
-        """Unload the model, stop the queue, write what is left. Harmless when repeated."""
-        self.unload_model()
-        self.performance_optimizer.batch_processor.detach()
-        self.performance_optimizer.stop()
+        """Stop the queue, unload the model, write what is left. Harmless when repeated.
+
+        What waits in the queue fails, and what is being answered.
+        """
+        optimizer = self.performance_optimizer
+        with self._lock, ExitStack() as last_first:
+            last_first.callback(optimizer.stop)
+            last_first.callback(self.unload_model)
+            last_first.callback(optimizer.batch_processor.detach)
+            last_first.callback(optimizer.batch_processor.stop)
 
     cleanup = close
 
@@ -246,6 +319,38 @@ class PerformanceIntegratedBackendManager:
         _traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _requests(
+        self,
+        prompts: Sequence[str],
+        max_tokens: int | None,
+        temperature: float | None,
+        sampling: Mapping[str, Any],
+    ) -> list[TextRequest]:
+        """Prompts with the settings of their generation. Raises UserError without a model."""
+        backend_config = self._require_model().config
+        given = {"max_tokens": max_tokens, "temperature": temperature, **sampling}
+        if max_tokens is None and "max_tokens" not in backend_config.custom_args:
+            given["max_tokens"] = _MAX_TOKENS
+        config = backend_config.generation_config(
+            **{name: value for name, value in given.items() if value is not None}
+        )
+        return [config.to_request(prompt) for prompt in prompts]
+
+    def _queued(
+        self, request: TextRequest, timeout_s: float | None, on_text: Callable[[str], bool]
+    ) -> str:
+        """The answer by way of the queue; taken back if nobody waits for it any more."""
+        queue = self.performance_optimizer.batch_processor.queue
+        future = queue.submit(request, timeout_s=timeout_s, on_text=on_text)
+        try:
+            return future.result(timeout_s).text
+        except TimeoutError:
+            waited = human_seconds(timeout_s or 0.0)
+            message = f"no answer within {waited}: give it more time, or ask for less"
+            raise RequestError(Reason.TIMEOUT, message) from None
+        finally:
+            future.cancel()
 
     def _serve(self, request: TextRequest, on_text: Callable[[str], bool]) -> TextCompletion:
         """What the queue calls."""
@@ -267,15 +372,7 @@ class PerformanceIntegratedBackendManager:
         return backend
 
     def _current_model(self) -> dict[str, Any] | None:
-        backend = self.current_backend
-        if backend is None or not backend.is_loaded:
-            return None
-        return {
-            "path": backend.model_path,
-            "backend": backend.config.name,
-            "config": dataclasses.asdict(backend.config),
-            "memory_usage": backend.memory_mb,
-        }
+        return self.current_backend.describe() if self.current_backend else None
 
     def _kpis(self) -> dict[str, Any]:
         database = self.performance_optimizer.performance_cache.store.database
@@ -289,7 +386,7 @@ class PerformanceIntegratedBackendManager:
             "total_models_cached": stats["total_models"],
             "total_backend_profiles": stats["total_backend_profiles"],
             "cache_file": stats["cache_file"],
-            "telemetry_dropped": self.performance_optimizer.workplace.telemetry.dropped,
+            "telemetry_dropped": self.performance_optimizer.workplace.telemetry_dropped,
         }
 
     def _insights(self) -> dict[str, list[str]]:

@@ -379,10 +379,9 @@ class PerformanceOptimizer:
             raise UserError(f"available_backends={available_backends!r} is not valid: give a list")
         if available_backends is None:
             available_backends = list(self.hardware_detector.engines.installed())
-        names = [require_backend(name) for name in dict.fromkeys(available_backends)]
-        if not names:
+        if not available_backends:
             raise UserError("no backend to choose from: pip install llama-cpp-python")
-        return names
+        return [require_backend(name) for name in dict.fromkeys(available_backends)]
 
     def _subject(
         self, model_path: str | Path, backend_name: str, n_ctx: int

@@ -18,13 +18,28 @@ def write_report(path: Path, report: Mapping[str, Any]) -> Path:
     """
     target = path.absolute()
     text = json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"
+    # Names of files may hold bytes that are no text; JSON has a word for them.
+    data = text.encode("utf-8", errors="backslashreplace")
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=target.parent, prefix=f".{target.name}.", delete=False, encoding="utf-8"
-        ) as file:
-            file.write(text)
-        Path(file.name).replace(target)
-    except OSError as error:
-        with_cure = f"the report cannot be written to {target}: {error.strerror}"
-        raise UserError(f"{with_cure}; choose a folder that can be written") from error
+        _publish(target, data)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"the report cannot be written to {target}: {why}; choose a folder that can be written"
+        ) from error
     return target
+
+
+def _publish(target: Path, data: bytes) -> None:
+    """Write beside and move; what cannot be moved is taken away."""
+    with tempfile.NamedTemporaryFile(
+        dir=target.parent, prefix=f".{target.name}.", delete=False
+    ) as file:
+        written = Path(file.name)
+        try:
+            file.write(data)
+            file.close()
+            written.replace(target)
+        except BaseException:
+            written.unlink()
+            raise

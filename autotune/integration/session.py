@@ -38,11 +38,11 @@ class SessionStats:
 
     def generated(self, generation: Generation | None, n_tokens: int) -> None:
         """A generation ended with an answer."""
+        if generation is None:  # nothing was computed
+            return
         with self._lock:
             self.total_generations += 1
             self.total_tokens += n_tokens
-            if generation is None:
-                return
             self.generation_s += response_s(generation)
             _keep(self._decode_tps, generation.decode_tps)
             _keep(self._ttft_s, generation.ttft_s)

@@ -32,6 +32,7 @@ class Workplace:
         self.cache, self.environ = cache, environ
         self._knowledge, self._now = knowledge, now
         self._telemetry: Telemetry | None = None
+        self._n_dropped = 0
         self._lock = threading.Lock()
 
     @classmethod
@@ -43,7 +44,7 @@ class Workplace:
         now: Callable[[], datetime] = utc_now,
     ) -> Workplace:
         """A workplace of its own; ``cache_file`` as in :class:`ModelPerformanceCache`."""
-        detector = HardwareDetector()
+        detector = HardwareDetector(environ=environ)
         cache = ModelPerformanceCache(
             cache_file, environ=environ, now=now, machine=detector.machine
         )
@@ -58,7 +59,13 @@ class Workplace:
                 self._telemetry = Telemetry(self.cache.store, now=self._now)
             return self._telemetry
 
-    def subject(self, model_path: Path) -> Subject:
+    @property
+    def telemetry_dropped(self) -> int:
+        """Loads, ends and generations that were never written, since this workplace was made."""
+        with self._lock:
+            return self._n_dropped + (self._telemetry.dropped if self._telemetry else 0)
+
+    def subject(self, model_path: str | Path) -> Subject:
         """A model here. Raises GGUFError for a file that is missing or no model."""
         return self._knowledge.subject(model_path)
 
@@ -81,4 +88,6 @@ class Workplace:
             telemetry, self._telemetry = self._telemetry, None
         if telemetry is not None:
             telemetry.close()
+            with self._lock:
+                self._n_dropped += telemetry.dropped
         self.cache.close()

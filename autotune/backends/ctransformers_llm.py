@@ -1,6 +1,8 @@
 """The library ctransformers 0.2.27, frozen in 2023 with the llama.cpp of that time.
 
-It prints nothing while it loads, so only times and the context are known of a load.
+It prints nothing while it loads, so only times and the context are known of a load. Its threads
+spin while they wait for one another: where another program computes, as many threads as processors
+can take a hundred times as long as one (SmolLM2 on 2 cores: 0.3 to 126 tok/s, against 60).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import numpy as np
 import pytest
 
@@ -34,6 +35,11 @@ from tests.facts.gguf_files import write_gguf
 
 pytest.importorskip("transformers", reason="not installed: pip install -e '.[test]'")
 
+FACTS = (
+    "The capital of France is Paris. It is the largest city in France and the second largest city "
+    "in the European Union. The river Seine flows through the city, and many people visit the "
+    "museums there every year."
+)
 F32 = Config(n_ctx=256, n_batch=64, n_ubatch=64, type_k="f32", type_v="f32")
 
 
@@ -53,6 +59,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def session(backend: TransformersBackend, tiny: Path) -> Iterator[TransformersSession]:
     """The tiny llama, loaded."""
     session = backend.load(tiny, F32)
+    yield session
+    session.close()
+
+
+@pytest.fixture(scope="module")
+def smollm2(backend: TransformersBackend, smollm2_path: Path) -> Iterator[TransformersSession]:
+    """A real model, in float32."""
+    session = backend.load(smollm2_path, F32)
     yield session
     session.close()
 
@@ -89,21 +103,43 @@ print(model.dtype, model.device, model.config._attn_implementation, torch.get_nu
 
 
 def test_weights_are_the_files_de_quantised(
-    backend: TransformersBackend, smollm2_path: Path
+    smollm2: TransformersSession, smollm2_path: Path
 ) -> None:
     """Held against the reference: the embedding, Q4_1 in the file, float32 in memory."""
     from gguf import GGUFReader, quants
 
-    session = backend.load(smollm2_path, F32)
-    ours = weights_of(session)["model.embed_tokens.weight"].detach().numpy()
-    n_bytes = session.report().total_bytes("model")
-    session.close()
+    ours = weights_of(smollm2)["model.embed_tokens.weight"].detach().numpy()
+    n_bytes = smollm2.report().total_bytes("model")
     tensor = next(t for t in GGUFReader(smollm2_path).tensors if t.name == "token_embd.weight")
 
     np.testing.assert_array_equal(ours, quants.dequantize(tensor.data, tensor.tensor_type))
     model = read_model(smollm2_path)
     assert n_bytes == model.n_params * 4
     assert n_bytes > 5 * model.weight_bytes
+
+
+def test_the_model_thinks_what_it_thinks_in_llama_cpp(
+    smollm2: TransformersSession, smollm2_path: Path
+) -> None:
+    """The same tokens of a text, the same likeliest next ones but for near ties.
+
+    llama.cpp rounds what quantised weights are multiplied with to 8 bits. Weights in a wrong order
+    agree on half of them.
+    """
+    llama = llama_cpp.Llama(
+        str(smollm2_path), n_ctx=256, n_batch=256, logits_all=True, verbose=False
+    )
+    tokens = llama.tokenize(FACTS.encode(), add_bos=False)
+    llama.eval(tokens)
+    theirs = llama.scores[: len(tokens)].argmax(axis=1)
+    llama.close()
+    model = smollm2._model._model
+    with smollm2._computing():
+        logits = model(input_ids=smollm2._torch.tensor([tokens])).logits[0]
+    ours = logits.argmax(dim=1).numpy()
+
+    assert smollm2._text._vocabulary.tokens(FACTS, chat=False) == tokens
+    assert np.mean(ours == theirs) > 0.9
 
 
 @pytest.mark.parametrize(("kind", "n_bytes"), [("f32", 4), ("f16", 2), ("bf16", 2)])

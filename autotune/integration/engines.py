@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from threading import RLock
 
 from autotune.backends import registry
@@ -12,9 +13,8 @@ from autotune.backends.protocol import EngineError
 from autotune.domain.errors import UserError
 from autotune.facts.gpu import EngineDevice
 from autotune.measure.engine import Engine, ask_engine
+from autotune.recommend.selection import PRIORITY
 
-PRIORITY = ("ctransformers", "transformers", "llamafile", "llama-cpp-python")
-"""The guide's order of backends. Here it decides only between what nothing else tells apart."""
 INSTALL = {
     "llama-cpp-python": "pip install llama-cpp-python",
     "ctransformers": "pip install ctransformers",
@@ -24,9 +24,15 @@ INSTALL = {
 _KEEP_S = 300.0
 
 
+@lru_cache(maxsize=1)
+def registered_backends() -> tuple[str, ...]:
+    """The backends that this program can use. Installed packages are searched once (8 ms)."""
+    return registry.backend_names()
+
+
 def backend_names() -> tuple[str, ...]:
     """Every backend that this program knows or that the guide names."""
-    return tuple(dict.fromkeys((*registry.backend_names(), *PRIORITY)))
+    return tuple(dict.fromkeys((*registered_backends(), *PRIORITY)))
 
 
 def require_backend(name: str) -> str:
@@ -88,6 +94,7 @@ class Engines:
 
     def forget(self) -> None:
         """Ask again next time."""
+        registered_backends.cache_clear()
         with self._lock:
             self._known.clear()
 
@@ -95,7 +102,7 @@ class Engines:
         return name in self._known and now - self._known[name][0] < self._keep_s
 
     def _answer(self, name: str) -> Engine | str:
-        if name not in registry.backend_names():
+        if name not in registered_backends():
             return f"this program has no backend {name}"
         try:
             return self._ask(name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autotune.backends.registry import backend_names, get_backend
+from autotune.backends.registry import get_backend
 from autotune.domain.config import Config
 from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts
 from autotune.integration.configs import BackendConfig
+from autotune.integration.engines import registered_backends
 from autotune.integration.hardware import usable_cores
 from autotune.integration.sizing import gpu_layers
 from autotune.recommend.subject import Subject
@@ -21,7 +22,7 @@ def sensible_config(
     backend: str, machine: MachineFacts, *, n_ctx: int, environ: Mapping[str, str]
 ) -> Config:
     """A backend's own default for this context, with one thread for each usable core."""
-    name = backend if backend in backend_names() else _STAND_IN
+    name = backend if backend in registered_backends() else _STAND_IN
     default = get_backend(name, environ).default_config(n_ctx=n_ctx, machine=machine)
     cores = usable_cores(machine)
     return default.replace(n_threads=cores, n_threads_batch=cores)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autotune.domain import stats
-from autotune.integration.engines import PRIORITY
 from autotune.measure.engine import Engine
+from autotune.recommend.selection import priority
 from autotune.store.usage import Usage
 
 _READS = {"ctransformers": 0, "transformers": 1}
@@ -32,9 +32,8 @@ class Standing:
     @property
     def key(self) -> tuple[object, ...]:
         """Sorts the best one first."""
-        place = PRIORITY.index(self.name) if self.name in PRIORITY else len(PRIORITY)
         proven = (self.is_reliable, self.n_fastest, self.uses_gpu, self.n_succeeded)
-        return (*(-value for value in proven), -_READS.get(self.name, 2), place)
+        return (*(-value for value in proven), -_READS.get(self.name, 2), priority(self.name))
 
     @property
     def reasons(self) -> tuple[str, ...]:

@@ -252,6 +252,19 @@ def test_what_is_recorded_teaches_and_is_remembered(
         assert after["predicted_memory_usage_mb"] == before["predicted_memory_usage_mb"]
 
 
+def test_what_is_told_of_one_backend_says_nothing_of_another(
+    optimizer: PerformanceOptimizer, smollm2_path: Path
+) -> None:
+    """An absurd report must not spoil what is predicted of every engine."""
+    before = optimizer.predict_performance(smollm2_path, LIBRARY)
+    optimizer.record_performance("ctransformers", smollm2_path, 90_000.0, 6000, 0.5)
+
+    after = optimizer.predict_performance(smollm2_path, LIBRARY)
+
+    for name in ("predicted_tokens_per_second", "predicted_load_time_ms"):
+        assert after[name] == pytest.approx(before[name], rel=0.1)
+
+
 def test_clearing_makes_it_learn_anew(optimizer: PerformanceOptimizer, smollm2_path: Path) -> None:
     """The prediction is that of before; the copy has what was known."""
     before = optimizer.predict_performance(smollm2_path, LIBRARY)

@@ -156,7 +156,7 @@ class PerformanceOptimizer:
         for answer in comparison.usable:
             self._advised[subject.model.model_id, answer.backend] = answer.config
         recall(
-            lambda: self._workplace.record_advice(subject, advice.recommendation),
+            lambda: self.workplace.record_advice(subject, advice.recommendation),
             "the recommendation",
         )
         configs = (advice.recommended_config, *(other.config for other in advice.alternatives))

@@ -329,7 +329,7 @@ def test_a_prompt_that_does_not_fit_harms_no_other(
     manager: PerformanceIntegratedBackendManager,
 ) -> None:
     """Of several, the first that fails fails all; the next request is answered."""
-    with pytest.raises(WorkFailedError, match="context"):
+    with pytest.raises(WorkFailedError, match="shorten it"):
         asyncio.run(manager.generate_multiple_optimized(["word " * 9000, FACT], max_tokens=2))
     assert brief(manager, use_batch_processing=True)
 

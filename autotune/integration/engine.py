@@ -148,6 +148,7 @@ class ModelBackend:
         return _success(name, config, loaded.run)
 
     def _knobs(self, subject: Subject) -> Config:
+        self.config.check()  # an application may have changed it
         name, size = self.config.name, self.config.context_size
         environ = self._workplace.environ
         return chosen_knobs(subject, name, self.config, size, environ=environ)

@@ -155,7 +155,10 @@ class PerformanceOptimizer:
         advice = advise(comparison, subject, wish)
         for answer in comparison.usable:
             self._advised[subject.model.model_id, answer.backend] = answer.config
-        recall(lambda: self._note(advice, subject), "the recommendation")
+        recall(
+            lambda: self.workplace.record_advice(subject, advice.recommendation),
+            "the recommendation",
+        )
         configs = (advice.recommended_config, *(other.config for other in advice.alternatives))
         note_advice(self.workplace, str(model_path), configs)
         return advice
@@ -392,9 +395,3 @@ class PerformanceOptimizer:
         size = min(whole(n_ctx, "context_size", least=1), subject.model.n_ctx_train or n_ctx)
         config = sensible_config(backend_name, subject.machine, n_ctx=size, environ=self._environ)
         return subject, config
-
-    def _note(self, advice: OptimizationRecommendation, subject: Subject) -> None:
-        store, model_id = self.performance_cache.store, subject.model.model_id
-        store.record_recommendation(
-            advice.recommendation, machine_id=subject.machine_id, model_id=model_id
-        )

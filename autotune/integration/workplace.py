@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from autotune.domain.prediction import Prediction
+from autotune.domain.prediction import Prediction, Recommendation
 from autotune.domain.run import Run
 from autotune.features.case import Case
 from autotune.integration.cache import ModelPerformanceCache, utc_now
@@ -33,6 +33,7 @@ class Workplace:
         self._knowledge, self._now = knowledge, now
         self._telemetry: Telemetry | None = None
         self._n_dropped = 0
+        self._advice_ids: dict[str, int] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -73,6 +74,17 @@ class Workplace:
         """What is expected of a load before it is made."""
         return self._knowledge.predictor(case.api).forecast([case]).prediction(0)
 
+    def record_advice(self, subject: Subject, advice: Recommendation) -> None:
+        """Write down what was advised; loads of that model had it at hand from now on.
+
+        Raises UserError or DataError for a store that cannot be written.
+        """
+        model_id = subject.model.model_id
+        self._advice_ids.pop(model_id, None)
+        self._advice_ids[model_id] = self.cache.store.record_recommendation(
+            advice, machine_id=subject.machine_id, model_id=model_id
+        )
+
     def record_load(self, subject: Subject, run: Run, prediction: Prediction) -> Ticket:
         """Have a load written down, successful or not."""
         return self.telemetry.loaded(
@@ -80,6 +92,7 @@ class Workplace:
             machine_id=subject.machine_id,
             model_id=subject.model.model_id,
             prediction=prediction,
+            recommendation_id=self._advice_ids.get(subject.model.model_id),
         )
 
     def close(self) -> None:

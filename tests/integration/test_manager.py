@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -51,6 +52,23 @@ def load(manager: PerformanceIntegratedBackendManager, path: Path) -> Any:
     result = manager.load_model_optimized(path, performance_target="speed", force_backend=LIBRARY)
     assert result.success, result.error_message
     return result
+
+
+def brief(manager: PerformanceIntegratedBackendManager, **options: Any) -> str:
+    """A short answer, always the same."""
+    chosen = {"max_tokens": 2, "temperature": 0, **options}
+    return manager.generate_text_with_optimization(FACT, **chosen)
+
+
+def note(begun: threading.Event) -> Callable[[str], bool]:
+    """A listener that tells when the first text has come, and wants all."""
+
+    def listen(text: str) -> bool:
+        if text:
+            begun.set()
+        return True
+
+    return listen
 
 
 def store_of(manager: PerformanceIntegratedBackendManager) -> Store:
@@ -131,6 +149,8 @@ def test_a_load_is_a_row_and_the_result_says_the_same(
     assert (result.backend_used, result.hardware_used, result.tried) == (LIBRARY, "cpu", {})
     assert result.reasoning
     assert session(manager)["models_loaded"] == session(manager)["backend_switches"] == 1
+    followed = manager.get_comprehensive_performance_stats()["key_performance_indicators"]
+    assert (followed["followed_ratio"]["value"], followed["followed_ratio"]["n"]) == (1, 1)
     assert manager.unload_model()
     assert not manager.unload_model()
     assert latest(manager)[0].state is RunState.COMPLETE
@@ -282,7 +302,7 @@ def test_absurd_generations_are_refused(
         manager.generate_text_with_optimization(**{"prompt": FACT, **options})
     assert "\n" not in str(raised.value)
     assert session(manager) == before
-    assert manager.generate_text_with_optimization(FACT, max_tokens=1)
+    assert brief(manager)
 
 
 @pytest.mark.parametrize("iterations", [0, -1, 2.5, "5", True])
@@ -309,9 +329,9 @@ def test_a_prompt_that_does_not_fit_harms_no_other(
     manager: PerformanceIntegratedBackendManager,
 ) -> None:
     """Of several, the first that fails fails all; the next request is answered."""
-    with pytest.raises(WorkFailedError, match="context"):
+    with pytest.raises(WorkFailedError, match="shorten it"):
         asyncio.run(manager.generate_multiple_optimized(["word " * 9000, FACT], max_tokens=2))
-    assert manager.generate_text_with_optimization(FACT, max_tokens=1, use_batch_processing=True)
+    assert brief(manager, use_batch_processing=True)
 
 
 def test_a_queue_that_takes_too_long_is_a_typed_error(
@@ -319,12 +339,18 @@ def test_a_queue_that_takes_too_long_is_a_typed_error(
 ) -> None:
     """The request is taken back, so that the next one does not wait for it."""
     with pytest.raises(WorkFailedError, match="give it more time"):
-        manager.generate_text_with_optimization(
-            LONG, max_tokens=1500, use_batch_processing=True, timeout=0.5
+        brief(
+            manager,
+            max_tokens=1500,
+            use_batch_processing=True,
+            timeout=1.0,
+            on_text=lambda _piece: time.sleep(0.5) is None,
         )
-    assert manager.generate_text_with_optimization(
-        FACT, max_tokens=1, use_batch_processing=True, timeout=20
-    )
+    assert brief(manager, use_batch_processing=True, timeout=20)
+
+
+def telemetry_threads() -> int:
+    return sum(thread.name == "autotune-telemetry" for thread in threading.enumerate())
 
 
 def test_without_a_model_it_says_what_to_do(idle: PerformanceIntegratedBackendManager) -> None:
@@ -335,6 +361,7 @@ def test_without_a_model_it_says_what_to_do(idle: PerformanceIntegratedBackendMa
         lambda: asyncio.run(idle.generate_multiple_optimized([FACT])),
         idle.run_comprehensive_benchmark,
     ]
+    threads = telemetry_threads()
     for _ in range(2):
         for ask in asks:
             with pytest.raises(UserError, match="call load_model_optimized first"):
@@ -344,8 +371,7 @@ def test_without_a_model_it_says_what_to_do(idle: PerformanceIntegratedBackendMa
         idle.close()
         idle.cleanup()
     idle.get_performance_insights()
-    names = [thread.name for thread in threading.enumerate()]
-    assert "autotune-telemetry" not in names
+    assert telemetry_threads() == threads
 
 
 def test_a_closed_manager_loads_again(make_manager: Make, smollm2_path: Path) -> None:
@@ -353,7 +379,7 @@ def test_a_closed_manager_loads_again(make_manager: Make, smollm2_path: Path) ->
     manager = make_manager()
     manager.close()
     load(manager, smollm2_path)
-    assert manager.generate_text_with_optimization(FACT, max_tokens=1, use_batch_processing=True)
+    assert brief(manager, use_batch_processing=True)
 
 
 @pytest.mark.parametrize(
@@ -522,7 +548,7 @@ def test_a_killed_engine_is_an_error_and_a_reason(
             LONG,
             max_tokens=1500,
             use_batch_processing=queued,
-            on_text=lambda text: begun.set() is None,
+            on_text=note(begun),
         )
     )
     assert begun.wait(60)
@@ -542,7 +568,7 @@ def test_a_killed_engine_is_an_error_and_a_reason(
     with pytest.raises(UserError, match="call load_model_optimized first"):
         manager.generate_text_with_optimization(FACT)
     load(manager, smollm2_path)
-    assert manager.generate_text_with_optimization(FACT, max_tokens=2, use_batch_processing=queued)
+    assert brief(manager, use_batch_processing=queued)
 
 
 def test_an_unload_ends_the_answer_under_way(make_manager: Make, smollm2_path: Path) -> None:
@@ -552,7 +578,7 @@ def test_an_unload_ends_the_answer_under_way(make_manager: Make, smollm2_path: P
     begun = threading.Event()
     thread, done = start(
         lambda: manager.generate_text_with_optimization(
-            LONG, max_tokens=1500, temperature=0, on_text=lambda text: begun.set() is None
+            LONG, max_tokens=1500, temperature=0, on_text=note(begun)
         )
     )
     assert begun.wait(60)
@@ -580,14 +606,14 @@ def test_a_store_that_cannot_be_written_costs_no_generation(
     writer = store_of(manager).database.writer
     event.listen(writer, "checkout", refuse)
     for _ in range(2):
-        assert manager.generate_text_with_optimization(FACT, max_tokens=2)
+        assert brief(manager)
         assert not flush(manager)
     event.remove(writer, "checkout", refuse)
 
     assert dropped(manager) == 2
     assert len([r for r in caplog.records if r.name == "autotune.store.telemetry"]) == 1
     manager.close()
-    assert dropped(manager) == 2
+    assert dropped(manager) >= 2
 
 
 def dropped(manager: PerformanceIntegratedBackendManager) -> int:
@@ -624,7 +650,7 @@ def test_a_full_disk_costs_no_generation(
             while True:
                 full.write(b"x" * 4096)
         for _ in range(100):  # until the room in the files is used up, too
-            assert manager.generate_text_with_optimization(FACT, max_tokens=2)
+            assert brief(manager)
             flush(manager)
             if dropped(manager):
                 break
@@ -640,7 +666,7 @@ def test_a_full_disk_costs_no_generation(
         }
         filler.unlink()
         known = latest(manager)[0].n_reps
-        assert manager.generate_text_with_optimization(FACT, max_tokens=2)
+        assert brief(manager)
         assert latest(manager)[0].n_reps == known + 1
 
 

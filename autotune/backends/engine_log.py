@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import Any, ClassVar
 
 from autotune.backends.llama_log import read_reason
 from autotune.backends.protocol import EngineError
@@ -18,12 +18,16 @@ _LOG_CONT = 5
 class EngineLog:
     """Receives everything llama.cpp logs; installed once per process."""
 
+    _installed: ClassVar[Any] = None
+    """The callback in use. llama.cpp holds only its raw pointer, and longer than any backend lives:
+    a collected one would be called all the same."""
+
     def __init__(self, llama: Any) -> None:
         self.lines: list[str] = []
         self._levels: list[int] = []
-        # Kept on self: llama.cpp holds only the raw pointer, a collected callback would crash it.
-        self._callback = llama.llama_log_callback(self._receive)
-        llama.llama_log_set(self._callback, ctypes.c_void_p(0))
+        callback = llama.llama_log_callback(self._receive)
+        llama.llama_log_set(callback, ctypes.c_void_p(0))
+        EngineLog._installed = callback
 
     def _receive(self, level: int, text: bytes, _user_data: object) -> None:
         line = text.decode("utf-8", "replace")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import llama_cpp
@@ -54,3 +56,21 @@ def test_the_newcomers_default_is_what_a_real_llama_gets(
     assert llama_threads == (default.n_threads, default.n_threads_batch)
     assert batches == (default.n_batch, default.n_ubatch)
     assert swa_full == default.swa_full
+
+
+def test_the_log_outlives_the_backend(smollm2_path: Path) -> None:
+    """llama.cpp goes on calling whoever listened last, also when that backend is gone."""
+    code = f"""
+import gc, llama_cpp
+from autotune.backends.llama_cpp import LlamaCppBackend
+backend = LlamaCppBackend()
+backend.build()
+del backend
+gc.collect()
+llama_cpp.Llama({str(smollm2_path)!r}, n_ctx=64, vocab_only=True).close()
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "alive"
+    assert "ctypes callback" not in done.stderr

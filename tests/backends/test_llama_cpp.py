@@ -62,11 +62,13 @@ def test_the_log_outlives_the_backend(smollm2_path: Path) -> None:
     """llama.cpp goes on calling whoever listened last, also when that backend is gone."""
     code = f"""
 import gc, llama_cpp
+from autotune.backends.engine_log import EngineLog
 from autotune.backends.llama_cpp import LlamaCppBackend
 backend = LlamaCppBackend()
 backend.build()
 del backend
 gc.collect()
+assert EngineLog._installed is not None
 llama_cpp.Llama({str(smollm2_path)!r}, n_ctx=64, vocab_only=True).close()
 print("alive")
 """

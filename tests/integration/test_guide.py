@@ -72,10 +72,11 @@ def test_what_the_manager_loaded_is_a_row(reader: Reader, uses: list[StoredRun])
 
 def test_what_was_generated_is_text_and_counted(reader: Reader, uses: list[StoredRun]) -> None:
     """One answer and three in a batch, then a benchmark: each is a generation of that load."""
-    responses = [line for line in reader.printed[16].splitlines() if line.startswith("Response ")]
+    answers = reader.names["batch_responses"]
 
-    assert len(responses) == 3
-    assert all(len(line) > len("Response 1: ") + 10 for line in responses)
+    assert [type(answer) for answer in answers] == [str, str, str]
+    assert sum(map(len, answers)) > 20  # one of them may end at once: they are drawn by chance
+    assert all(f"Response {number}: " in reader.printed[16] for number in (1, 2, 3))
     assert "Generated response for" not in reader.printed[16]
     assert "Total generations: 4" in reader.printed[17]
     assert any(run.n_reps >= 4 + 15 for run in uses)
@@ -101,8 +102,8 @@ def test_a_batch_without_a_manager_is_answered(reader: Reader) -> None:
     """The optimizer's queue serves from the model that was recommended and loaded before."""
     answers = [reader.names["urgent_result"], *reader.names["results"]]
 
-    assert len(answers) == 4
-    assert all(isinstance(answer, str) and answer.strip() for answer in answers)
+    assert [type(answer) for answer in answers] == [str] * 4
+    assert sum(map(len, answers)) > 20
 
 
 def test_what_the_optimizer_recommends_can_run_here(reader: Reader) -> None:

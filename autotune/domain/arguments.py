@@ -8,16 +8,18 @@ from typing import Any
 from autotune.domain.errors import UserError
 
 
-def require_whole(name: str, value: Any, *, low: int, high: int) -> None:
-    """Raise UserError unless a value is a whole number from ``low`` to ``high``."""
+def require_whole(name: str, value: Any, *, low: int, high: int | None = None) -> None:
+    """Raise UserError unless a value is a whole number from ``low`` on, to ``high`` if given."""
     # bool is an int to Python, and a mistake to whoever typed it.
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise UserError(f"{name}={value!r} is not valid: give a whole number, {low} to {high}")
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or value < low or (high is not None and value > high):
+        wanted = f" from {low}" if high is None else f", {low} to {high}"
+        raise UserError(f"{name}={value!r} is not valid: give a whole number{wanted}")
 
 
 def require_number(name: str, value: Any, *, low: float, high: float = math.inf) -> None:
-    """Raise UserError unless a value is a number from ``low`` to ``high``; NaN is none."""
+    """Raise UserError unless a value is a finite number from ``low`` to ``high``."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:
+    if not is_number or not math.isfinite(value) or not low <= value <= high:
         wanted = f"{low:g} or more" if math.isinf(high) else f"{low:g} to {high:g}"
         raise UserError(f"{name}={value!r} is not valid: give a number, {wanted}")

@@ -14,7 +14,7 @@ from autotune.domain.config import KV_BYTES_PER_ELEMENT, LOSSLESS_KV_TYPES, Conf
 from autotune.domain.model import ModelFacts
 from autotune.domain.plan import MemoryPlan, PlanEntry
 
-_READ_BYTES_PER_WORD = 5 * 1024
+READ_BYTES_PER_WORD = 5 * 1024
 """Of Python objects while a file is read: about 1.1 KiB for each number and two for each text of
 the tokeniser's lists, which are 4 or 5 a word (5.6 KiB measured for SmolLM2, 4.5 for gemma-3)."""
 _COPIES_OF_ODDS = 3
@@ -52,7 +52,7 @@ def plan_dequantised(model: ModelFacts, config: Config) -> MemoryPlan:
     weights = int(model.n_params * n_bytes)
     cache = int(_cached_elements(model, config) * n_bytes)
     scratch = int(_computed_elements(model, config) * n_bytes)
-    loading = model.n_vocab * _READ_BYTES_PER_WORD
+    loading = model.n_vocab * READ_BYTES_PER_WORD
     if runs_on_gpu(config):
         device = f"CUDA{config.main_gpu}"
         return _plan(

@@ -17,8 +17,8 @@ from autotune.recommend.selection import PRIORITY
 
 INSTALL = {
     "llama-cpp-python": "pip install llama-cpp-python",
-    "ctransformers": "pip install ctransformers",
-    "transformers": "pip install transformers torch gguf",
+    "ctransformers": "pip install 'gguf-autotune[ctransformers]'",
+    "transformers": "pip install 'gguf-autotune[transformers]'",
 }
 """How each library is got; a program that is missing says so itself."""
 _KEEP_S = 300.0

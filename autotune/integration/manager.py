@@ -67,7 +67,7 @@ class PerformanceIntegratedBackendManager:
         is not ``enabled`` keeps its backend from being chosen, unless that is forced."""
         self.current_backend: ModelBackend | None = None
         self._session = SessionStats()
-        self._advice: dict[tuple[str, str, str], OptimizationRecommendation] = {}
+        self._advised: set[tuple[str, str, str]] = set()
         self._lock = threading.RLock()
         """One load or unload at a time; whoever generates does not need it."""
         self.performance_optimizer.start()
@@ -109,7 +109,7 @@ class PerformanceIntegratedBackendManager:
             except (AutotuneError, OSError) as error:
                 self._session.loaded(ok=False, switched=False)
                 return LoadingResult.failure(force_backend or "none", error)
-            self._advice[str(model_path), hardware_preference, performance_target] = advice
+            self._advised.add((str(model_path), hardware_preference, performance_target))
             return self._load_first(model_path, advice)
 
     def _names(self, force_backend: str | None) -> list[str] | None:
@@ -379,10 +379,10 @@ class PerformanceIntegratedBackendManager:
         return dataclasses.asdict(read_kpis(database, Scope()))
 
     def _cache_statistics(self) -> dict[str, Any]:
-        """``optimization_cache_size``: recommendations at hand; the rest is the store's."""
+        """``optimization_cache_size``: questions answered so far; the rest is the store's."""
         stats = self.performance_optimizer.get_performance_stats()
         return {
-            "optimization_cache_size": len(self._advice),
+            "optimization_cache_size": len(self._advised),
             "total_models_cached": stats["total_models"],
             "total_backend_profiles": stats["total_backend_profiles"],
             "cache_file": stats["cache_file"],

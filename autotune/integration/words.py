@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import enum
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from autotune.domain.arguments import require_number, require_whole
 from autotune.domain.errors import UserError
 
 Word = TypeVar("Word", bound=enum.StrEnum)
@@ -20,22 +20,20 @@ def count(value: float | None, name: str) -> float | None:
 
 def amount(value: float, name: str) -> float:
     """A number from 0. Raises UserError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise UserError(f"{name}={value!r} is not valid: give a number, 0 or more")
+    require_number(name, value, low=0)
     return float(value)
 
 
 def whole(value: int, name: str, *, least: int = 0) -> int:
-    """A whole number. Raises UserError."""
-    if isinstance(value, bool) or value != value or value < least or int(value) != value:  # noqa: PLR0124
-        raise UserError(f"{name}={value!r} is not valid: give a whole number from {least}")
-    return int(value)
+    """A whole number, also one that came as 4.0. Raises UserError."""
+    found = int(value) if isinstance(value, float) and value.is_integer() else value
+    require_whole(name, found, low=least)
+    return found
 
 
 def share(value: float, name: str) -> float:
     """A share between 0 and 1. Raises UserError."""
-    if not 0 <= amount(value, name) <= 1:
-        raise UserError(f"{name}={value!r} is not valid: give a share from 0 to 1")
+    require_number(name, value, low=0, high=1)
     return float(value)
 
 

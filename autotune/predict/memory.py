@@ -19,6 +19,7 @@ from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts
 from autotune.domain.units import MIB
 from autotune.facts.compute_buffer import Attention
+from autotune.facts.dequantised import READ_BYTES_PER_WORD
 from autotune.facts.placement import CPU
 from autotune.facts.plan import MemoryPlanner
 from autotune.facts.touched import TouchedMemory
@@ -41,9 +42,6 @@ _NOISE_RATIO = 0.01
 _PRIOR_MISFIT = 5.0
 """Standard deviation of a residual before any was seen, in that unit. It counts as one row."""
 
-_READ_BYTES_PER_WORD = 5 * 1024
-"""Of Python objects while transformers reads a file (5.6 KiB measured for SmolLM2, 4.5 for
-gemma-3)."""
 _SAMPLER_BYTES_PER_WORD = 12
 """The sampler's candidates: word, logit and probability (llama_token_data)."""
 
@@ -193,7 +191,7 @@ def _unpacked(case: Case) -> tuple[float, ...]:
     n_bytes = KV_BYTES_PER_ELEMENT[case.config.type_k]
     cells = work.n_tokens * sum(sum(model.cached_elements(i)) for i in range(model.n_layers))
     computed = work.n_prompt * (3 * model.n_ff + 4 * model.n_embd) + model.n_vocab
-    loading = model.n_vocab * _READ_BYTES_PER_WORD
+    loading = model.n_vocab * READ_BYTES_PER_WORD
     beside = max((cells + computed) * n_bytes * on_host - loading, 0.0)
     return model.weight_bytes + beside, 1.0, loading / _TYPICAL[1] / MIB, 0.0
 

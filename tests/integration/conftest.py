@@ -4,35 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from autotune.backends.protocol import EngineError
-from autotune.domain.machine import MachineState
-from autotune.domain.run import Reason
-from autotune.integration.engines import Engines
-from autotune.integration.hardware import HardwareDetector
+from autotune.integration.manager import PerformanceIntegratedBackendManager
 from autotune.integration.optimizer import PerformanceOptimizer
-from autotune.measure.engine import Engine
-from tests.factories import make_build
-
-LIBRARY = "llama-cpp-python"
-SERVER = "llama-server"
-FREE_BYTES = 8 * 1024**3
-
-
-def ask(name: str) -> Engine:
-    """Two engines of four are installed."""
-    if name not in (LIBRARY, SERVER):
-        raise EngineError(Reason.UNSUPPORTED, f"{name} is missing")
-    return Engine(build=make_build(backend=name), gpus=())
-
-
-def make_detector() -> HardwareDetector:
-    """This machine with 8 GiB free and two engines."""
-    return HardwareDetector(
-        engines=Engines(ask=ask), state=lambda: MachineState(ram_available_bytes=FREE_BYTES)
-    )
+from tests.integration.detectors import LIBRARY, make_detector
+from tests.integration.managers import (
+    Make,
+    children,
+    load,
+    make,
+)
 
 
 @pytest.fixture
@@ -70,3 +54,37 @@ def make_optimizer(
 @pytest.fixture
 def optimizer(make_optimizer: Callable[[], PerformanceOptimizer]) -> PerformanceOptimizer:
     return make_optimizer()
+
+
+@pytest.fixture
+def make_manager(probed_db: Path, cache_file: Path) -> Iterator[Make]:
+    """Makes managers of one store that has met this machine; no process outlives the test."""
+    cache_file.write_bytes(probed_db.read_bytes())
+    before, made = children(), []
+
+    def new(file: str | Path = cache_file, **options: Any) -> PerformanceIntegratedBackendManager:
+        made.append(make(file, **options))
+        return made[-1]
+
+    yield new
+    for manager in made:
+        manager.close()
+    assert children() <= before
+
+
+@pytest.fixture
+def idle(make_manager: Make) -> PerformanceIntegratedBackendManager:
+    """A manager without a model."""
+    return make_manager()
+
+
+@pytest.fixture(scope="module")
+def manager(
+    probed_db: Path, smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PerformanceIntegratedBackendManager]:
+    """A manager with SmolLM2, for tests after which it is as good as before."""
+    file = tmp_path_factory.mktemp("manager") / "used.db"
+    file.write_bytes(probed_db.read_bytes())
+    with make(file) as manager:
+        load(manager, smollm2_path)
+        yield manager

@@ -10,7 +10,7 @@ import pytest
 
 from autotune.domain.errors import GGUFError, UserError
 from autotune.integration.optimizer import PerformanceOptimizer
-from tests.integration.conftest import LIBRARY
+from tests.integration.detectors import LIBRARY
 
 ABSURD: list[tuple[Callable[[PerformanceOptimizer, Path], Any], str]] = [
     (lambda o, m: o.get_optimal_backend(m, hardware_preference="tpu"), "one of auto, gpu, cpu"),

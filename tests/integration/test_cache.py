@@ -217,7 +217,7 @@ def test_clearing_one_model_leaves_the_others(
         ({"load_time_ms": -1.0}, "load_time_ms=-1.0 is not valid: give a number, 0 or more"),
         ({"tokens_per_second": float("nan")}, "tokens_per_second=nan is not valid"),
         ({"memory_usage_mb": True}, "memory_usage_mb=True is not valid"),
-        ({"success_rate": 1.5}, "success_rate=1.5 is not valid: give a share from 0 to 1"),
+        ({"success_rate": 1.5}, "success_rate=1.5 is not valid: give a number, 0 to 1"),
         ({"hardware_config": {"gpu": object()}}, "hardware_config is not valid"),
     ],
 )

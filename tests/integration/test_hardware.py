@@ -17,7 +17,7 @@ from autotune.integration.hardware import HardwareDetector
 from autotune.integration.standing import rank_backends
 from autotune.measure.engine import Engine
 from tests.factories import make_build, make_machine
-from tests.integration.conftest import LIBRARY, SERVER, ask, make_detector
+from tests.integration.detectors import LIBRARY, SERVER, ask, make_detector
 from tests.integration.usages import make_usage
 
 GIB = 1024**3

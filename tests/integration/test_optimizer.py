@@ -23,7 +23,7 @@ from autotune.integration.configs import BackendConfig
 from autotune.integration.optimizer import PerformanceOptimizer
 from autotune.store.telemetry import Telemetry
 from tests.factories import make_generation, make_run, make_trial
-from tests.integration.conftest import LIBRARY, SERVER, make_detector
+from tests.integration.detectors import LIBRARY, SERVER, make_detector
 from tests.store.test_engine import unprivileged
 
 Make = Callable[[], PerformanceOptimizer]
@@ -114,7 +114,7 @@ def test_without_a_usable_backend_the_error_names_what_to_install(
     optimizer: PerformanceOptimizer, smollm2_path: Path
 ) -> None:
     """The guide's own list, on a machine that has none of it."""
-    with pytest.raises(UserError, match=r"pip install ctransformers.*pip install llama-cpp-python"):
+    with pytest.raises(UserError, match=r"\[ctransformers\].*pip install llama-cpp-python"):
         optimizer.get_optimal_backend(smollm2_path, ["ctransformers", "transformers"])
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from autotune.store.store import Store
+from autotune.store.telemetry import Telemetry
 from tests.store.examples import Clock, epoch, record_facts
+from tests.store.uses import QUICK_S
 
 
 @pytest.fixture
@@ -41,3 +43,9 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with Store.open(tmp_path_factory.mktemp("shared") / "t.db", now=epoch) as store:
         record_facts(store)
         yield store
+
+
+@pytest.fixture
+def telemetry(store: Store, clock: Clock) -> Iterator[Telemetry]:
+    with Telemetry(store, now=clock, linger_s=QUICK_S) as telemetry:
+        yield telemetry

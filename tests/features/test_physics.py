@@ -21,6 +21,9 @@ def roofline(cases: list[Case]) -> Roofline:
 
 TIED_BYTES = 272_000 + 491_520 + 1_474_560
 """Every weight of the factory's model: its embedding is also its output layer."""
+N_PARAMS = 256_000 + 786_432 + 2_359_296
+MANY_CORES = make_probe(n_threads=(1,), read_bytes_per_s=(18e9,), flops_per_s=(1e15,))
+"""Its cores wait for the memory."""
 
 
 def make_case(**changes: object) -> Case:
@@ -39,12 +42,22 @@ def make_case(**changes: object) -> Case:
 
 def test_a_decoded_token_reads_all_active_weights_and_the_cache() -> None:
     """Weights plus 576 cached tokens of 4 layers × 2 heads × (64 + 64) × 2 bytes, at 18 GB/s."""
-    floor = roofline([make_case()])
+    floor = roofline([make_case(probe=MANY_CORES)])
     kv_bytes = 576 * 4 * 2 * 128 * 2
 
     assert floor.kv_bytes[0] == kv_bytes
     assert floor.decode_s[0] == pytest.approx((TIED_BYTES + kv_bytes) / 18e9)
     assert floor.decode_is_memory[0] == 1
+
+
+def test_few_cores_read_and_multiply_in_turn() -> None:
+    """2 FLOPs a weight at half of 95 GFLOPS, after each core read its half at its own 10 GB/s."""
+    floor = roofline([make_case()])
+    attention = 576 * 4 * 4 * 2 * 128  # cached tokens × layers × heads × 2 FLOPs × (key + value)
+
+    flops, n_bytes = 2 * N_PARAMS + attention, TIED_BYTES + floor.kv_bytes[0]
+    assert floor.decode_s[0] == pytest.approx(flops / 47.5e9 + n_bytes / 20e9)
+    assert floor.decode_is_memory[0] == 0
 
 
 def test_a_prompt_is_bound_by_arithmetic() -> None:
@@ -128,14 +141,16 @@ def test_a_workload_without_prompt_costs_no_prefill() -> None:
 
 def test_an_engine_that_unpacks_the_file_reads_every_weight_in_full() -> None:
     """transformers: parameters times 4 bytes in f32, times 2 in f16, whatever the file holds."""
-    n_params = 256_000 + 786_432 + 2_359_296
     cells = 576 * 4 * 2 * 128
     full = Config(n_threads=2, n_threads_batch=2, type_k="f32", type_v="f32")
     half = full.replace(type_k="f16", type_v="f16")
-    floor = roofline([make_case(backend="transformers", config=c) for c in (full, half)])
+    floor = roofline(
+        [make_case(backend="transformers", probe=MANY_CORES, config=c) for c in (full, half)]
+    )
 
-    assert floor.decode_s[0] == pytest.approx((n_params + cells) * 4 / 18e9)
-    assert floor.decode_s[1] == pytest.approx((n_params + cells) * 2 / 18e9)
-    packed = roofline([make_case(config=full)])
-    assert floor.prefill_s[0] == packed.prefill_s[0], "arithmetic is the same"
-    assert floor.load_s[0] - packed.load_s[0] == pytest.approx(4 * n_params / 10e9)
+    assert floor.decode_s[0] == pytest.approx((N_PARAMS + cells) * 4 / 18e9)
+    assert floor.decode_s[1] == pytest.approx((N_PARAMS + cells) * 2 / 18e9)
+    few = [make_case(backend=backend, config=full) for backend in ("transformers", "llamafile")]
+    floor = roofline(few)
+    assert floor.prefill_s[0] == floor.prefill_s[1], "arithmetic is the same"
+    assert floor.load_s[0] - floor.load_s[1] == pytest.approx(4 * N_PARAMS / 10e9)

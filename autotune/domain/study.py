@@ -85,6 +85,11 @@ class Observation:
     memory and outcome are told once, and the others tell of their rates alone."""
 
     @property
+    def is_hearsay(self) -> bool:
+        """Whether an application told of it: of that, nobody knows how it was measured."""
+        return self.purpose is Purpose.IMPORT and self.contaminated
+
+    @property
     def temperature_bucket(self) -> int | None:
         """Highest temperature of the processor in whole steps of 10 °C: 70 is 70 to 80 °C."""
         return None if self.cpu_celsius_max is None else int(self.cpu_celsius_max // 10) * 10

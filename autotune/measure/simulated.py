@@ -120,11 +120,14 @@ class SimulatedRunner:
         return self.prefill_s(config, workload) + workload.n_gen * self.decode_s(config, workload)
 
     def decode_s(self, config: Config, workload: Workload) -> float:
-        """The true time of one token: bytes over a bandwidth that two threads saturate."""
+        """The true time of one token: its bytes, which two threads read best, then its FLOPs."""
         rate = self._machine.read_bytes_per_s * min(1.0, 0.55 * config.n_threads)
-        kv_bytes = self._kv_bytes_per_token(config) * workload.decode_depth
+        n_bytes = self._model.active_bytes
+        n_bytes += self._kv_bytes_per_token(config) * workload.decode_depth
+        cores = min(config.n_threads, self._machine.n_cores)
+        arithmetic = 2 * self._model.active_params / (self._machine.flops_per_s * cores)
         factor = self._factor(config, config.n_threads)
-        return (self._model.active_bytes + kv_bytes) / rate / 0.7 / factor
+        return (n_bytes / rate + arithmetic) / 0.7 / factor
 
     def prefill_s(self, config: Config, workload: Workload) -> float:
         """The true time of the prompt: arithmetic over cores, best at one batch size."""

@@ -61,29 +61,27 @@ class EnginePredictor:
     ) -> EnginePredictor:
         """Learn. Runs that were cancelled or interrupted teach nothing; failures teach success.
 
-        ``prior`` is what others measured elsewhere: it teaches the general part alone.
+        ``prior`` is what others measured elsewhere: it teaches the general part alone. Hearsay says
+        something of its own model and nothing of others.
         """
-        taught = taught_by([*prior, *observations])
+        taught = [(o, c) for o, c in taught_by([*prior, *observations]) if not o.is_hearsay]
         rows = build_rows([(o, c) for o, c in taught if o.reason is None])
         # One thread: on a busy small machine OpenMP made fits ten times slower (measured).
         with threadpool_limits(1):
             self._phases = {phase: _fit_phase(phase, rows, self.engine) for phase in PHASES}
             self._memory = _fit_memory((), self.engine)
-            self.adapt(observations, rows=None if prior else rows)
+            self.adapt(observations)
             self.fit_success(taught)
         return self
 
-    def adapt(
-        self, observations: Sequence[Observation], *, rows: Rows | None = None
-    ) -> EnginePredictor:
+    def adapt(self, observations: Sequence[Observation]) -> EnginePredictor:
         """Learn all that observations say of their own models on their own machines.
 
-        The general part stays as it was fitted. ``rows`` are those of the observations, where they
-        are known.
+        The general part stays as it was fitted.
         """
         taught = taught_by(observations)
         good = [(o, c) for o, c in taught if o.reason is None]
-        rows = rows or build_rows(good)
+        rows = build_rows(good)
         for phase, regressor in self._phases.items():
             regressor.adapt(**_measured(phase, rows))
         self._memory = _fit_memory(good, self.engine)

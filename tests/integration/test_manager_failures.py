@@ -189,7 +189,7 @@ def test_a_full_disk_costs_no_generation(
 _PROGRAM = """
 import sys
 from pathlib import Path
-from tests.integration.test_manager import FACT, load, make
+from tests.integration.managers import FACT, load, make
 with make(sys.argv[1]) as manager:
     load(manager, Path(sys.argv[2]))
     for _ in range(int(sys.argv[3])):

@@ -161,7 +161,7 @@ def test_absurd_wishes_for_a_load(
         assert not result.success
         assert said in (result.error_message or "")
     missing = idle.load_model_optimized(smollm2_path, force_backend="transformers")
-    assert "pip install transformers" in (missing.error_message or "")
+    assert "gguf-autotune[transformers]" in (missing.error_message or "")
 
 
 def broken_config(**changes: Any) -> BackendConfig:

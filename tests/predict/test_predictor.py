@@ -204,6 +204,21 @@ def test_contaminated_runs_hardly_move_a_fit() -> None:
     assert errors["unmarked"] > 2 * errors["marked"]
 
 
+def test_hearsay_teaches_of_its_own_model_alone() -> None:
+    """Reports of absurd speed move the model that they name and no other one."""
+    told = [
+        dataclasses.replace(o, purpose=Purpose.IMPORT, contaminated=True, decode_tps=3.0)
+        for o in simulate(CASES[:8])
+    ]
+    others = make_cases(scaled_model("other", 400))[::9]
+    before, after = Predictor().fit([]), Predictor().fit(told)
+
+    unmoved = after.forecast(others).decode.mean - before.forecast(others).decode.mean
+    moved = after.forecast(CASES).decode.mean - before.forecast(CASES).decode.mean
+    assert np.allclose(unmoved, 0)
+    assert np.median(moved) > 0.3
+
+
 def test_a_contaminated_success_is_a_success() -> None:
     """A busy neighbour says nothing against the configuration."""
     (clean,) = simulate(CASES[:1])

@@ -106,7 +106,7 @@ def test_a_study_never_ends_slower_than_the_default(store: Store, seed: int) -> 
 
 def test_where_nothing_is_better_the_default_is_the_answer(store: Store) -> None:
     """A default that is already the best is confirmed, not replaced by a lucky sample."""
-    best = DEFAULT.replace(n_ubatch=256, n_threads=2, flash_attn="on")
+    best = DEFAULT.replace(n_ubatch=256, n_threads=4, flash_attn="on")
     answer, _ = study(store, default=best)
 
     assert answer.is_default

@@ -46,6 +46,12 @@ class Answering:
         self._n_prompt = self._n_cached = 0
         self._prefill_ns = 0
         self._moments: list[int] = []
+        self._n_drafted = self._n_accepted = 0
+
+    @property
+    def n_left(self) -> int:
+        """Tokens that the answer may still have."""
+        return self._max_tokens - len(self._moments)
 
     @property
     def goes_on(self) -> bool:
@@ -75,6 +81,11 @@ class Answering:
         elif len(self._moments) >= self._max_tokens:
             self.end(Finish.LENGTH)
 
+    def guessed(self, n_drafted: int, n_accepted: int) -> None:
+        """So many tokens were guessed, of which so many came true."""
+        self._n_drafted += n_drafted
+        self._n_accepted += n_accepted
+
     def end(self, finish: Finish) -> None:
         """No token follows, for that reason; what was held back as part of a stop text is said."""
         if self.goes_on:
@@ -100,6 +111,8 @@ class Answering:
             ttft_ns=first - self._started,
             token_ns=tuple(b - a for a, b in pairwise(moments)),
             n_tokens=len(moments),
+            n_drafted=self._n_drafted,
+            n_accepted=self._n_accepted,
         )
 
 

@@ -182,8 +182,10 @@ class LlamaCppSession:
             memory=self._memory,
             vocabulary=self._vocabulary,
             decode=self._decode,
+            decode_each=self._decode_each,
             n_ctx=config.n_ctx // config.n_parallel,
             n_batch=config.n_batch,
+            is_on_gpu=config.n_gpu_layers != 0 and self._llama.llama_supports_gpu_offload(),
         )
 
     def generate(self, request: TextRequest, *, on_text: Callable[[str], bool]) -> TextCompletion:
@@ -255,6 +257,14 @@ class LlamaCppSession:
     def _decode(self, tokens: Sequence[int]) -> None:
         buffer = (self._llama.llama_token * len(tokens))(*tokens)
         self._run(self._llama.llama_batch_get_one(buffer, len(tokens)))
+
+    def _decode_each(self, tokens: Sequence[int]) -> None:
+        """Compute tokens so that every one has logits."""
+        n = len(tokens)
+        buffer, wanted = (self._llama.llama_token * n)(*tokens), (ctypes.c_int8 * n)(*[1] * n)
+        batch = self._llama.llama_batch_get_one(buffer, n)
+        batch.logits = wanted
+        self._run(batch)
 
     def _run(self, batch: Any) -> None:
         code = self._llama.llama_decode(self._context, batch)

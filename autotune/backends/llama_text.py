@@ -16,6 +16,7 @@ from autotune.backends.answering import Answering, n_common, no_room
 from autotune.backends.llama_chat import chat_prompt
 from autotune.backends.llama_interrupt import Interrupt
 from autotune.backends.llama_vocab import Vocabulary
+from autotune.backends.prompt_lookup import GPU_COST, HOST_COST, DraftLength, PromptLookup
 from autotune.backends.protocol import EngineError
 from autotune.domain.request import Finish, TextCompletion, TextRequest
 from autotune.domain.run import Reason
@@ -24,6 +25,8 @@ _PENALTY_TOKENS = 64
 """Latest tokens that a penalty looks at: llama.cpp's default."""
 _LONG = 128
 """Tokens from which on it pays to be able to end a batch: being asked costs a millisecond."""
+_LATEST = -1
+"""Row of the logits of the last token computed."""
 _RANDOM_SEED = 0xFFFFFFFF
 """llama.cpp's word for another seed each time."""
 
@@ -38,9 +41,13 @@ class Handles:
     memory: Any
     vocabulary: Vocabulary
     decode: Callable[[Sequence[int]], None]
+    """Computes tokens; the last has logits."""
+    decode_each: Callable[[Sequence[int]], None]
+    """The same, and every one has logits."""
     n_ctx: int
     """Tokens that one sequence may have."""
     n_batch: int
+    is_on_gpu: bool = False
 
 
 class LlamaText:
@@ -50,6 +57,8 @@ class LlamaText:
         self._handles, self._llama = handles, handles.llama
         self._cached: list[int] = []
         self._n_window = int(self._llama.llama_model_n_swa(handles.model))
+        kinds = (self._llama.llama_model_is_recurrent, self._llama.llama_model_is_hybrid)
+        self._can_go_back = not any(kind(handles.model) for kind in kinds)
 
     def forget(self) -> None:
         """The cache is somebody else's from now on: nothing in it is known."""
@@ -63,7 +72,12 @@ class LlamaText:
         try:
             self._prefill(tokens, n_cached, answering)
             with self._sampler(request, tokens) as sample:
-                self._decode(sample, answering)
+                if request.n_draft and self._can_go_back:
+                    cost = GPU_COST if self._handles.is_on_gpu else HOST_COST
+                    length = DraftLength(request.n_draft, cost=cost)
+                    self._decode_ahead(sample, answering, PromptLookup(tokens), length)
+                else:
+                    self._decode(sample, answering)
         except BaseException:
             self.forget()
             raise
@@ -130,27 +144,84 @@ class LlamaText:
                 return False
         return True
 
-    def _decode(self, sample: Callable[[], int], answering: Answering) -> None:
+    def _decode(self, sample: Callable[[int], int], answering: Answering) -> None:
         """Sample and compute tokens until the answer ends."""
-        vocabulary = self._handles.vocabulary
         while answering.goes_on:
-            token = sample()
-            if vocabulary.is_end(token):
-                answering.end(Finish.STOP)
-                return
-            answering.add(vocabulary.piece(token))
-            if len(self._cached) + 1 >= self._handles.n_ctx:
-                answering.end(Finish.LENGTH)
+            token = self._say_next(sample, _LATEST, answering, n_room=self._n_room)
             if answering.goes_on:
                 self._compute([token])
+
+    def _decode_ahead(
+        self,
+        sample: Callable[[int], int],
+        answering: Answering,
+        lookup: PromptLookup,
+        length: DraftLength,
+    ) -> None:
+        """The same with guesses, computed together with the token that they follow.
+
+        Each is held against what is sampled in its place; the first wrong one takes those after it
+        out of the cache.
+        """
+        guess: list[int] = []
+        row, n_right = _LATEST, 0
+        while answering.goes_on:
+            n_ahead = len(guess) - n_right
+            token = self._say_next(sample, row, answering, n_room=self._n_room + n_ahead)
+            lookup.add(token)
+            if n_ahead and token == guess[n_right]:
+                n_right, row = n_right + 1, row + 1
+                continue
+            length.judge(len(guess), n_right)
+            answering.guessed(len(guess), n_right)
+            self._take_back(n_ahead)
+            guess, n_right = [], 0
+            if answering.goes_on:
+                guess = lookup.guess(min(length.best, self._n_room - 2, answering.n_left - 1))
+                self._compute_each([token, *guess])
+                row = 0
+        answering.guessed(len(guess), n_right)
+        self._take_back(len(guess) - n_right)
+
+    def _take_back(self, n_tokens: int) -> None:
+        """Shorten the cache by the tokens that were computed last."""
+        n_kept = len(self._cached) - n_tokens
+        if n_tokens and not self._llama.llama_memory_seq_rm(self._handles.memory, 0, n_kept, -1):
+            raise EngineError(Reason.CRASH, "llama.cpp cannot take back what was guessed")
+        del self._cached[n_kept:]
+
+    @property
+    def _n_room(self) -> int:
+        """Tokens for which the context still has room."""
+        return self._handles.n_ctx - len(self._cached)
+
+    def _say_next(
+        self, sample: Callable[[int], int], row: int, answering: Answering, *, n_room: int
+    ) -> int:
+        """Sample a token from a row of the latest logits, and put it into the answer."""
+        vocabulary = self._handles.vocabulary
+        token = sample(row)
+        if vocabulary.is_end(token):
+            answering.end(Finish.STOP)
+            return token
+        answering.add(vocabulary.piece(token))
+        if n_room <= 1:
+            answering.end(Finish.LENGTH)
+        return token
 
     def _compute(self, tokens: Sequence[int]) -> None:
         self._handles.decode(tokens)
         self._cached.extend(tokens)
 
+    def _compute_each(self, tokens: Sequence[int]) -> None:
+        self._handles.decode_each(tokens)
+        self._cached.extend(tokens)
+
     @contextmanager
-    def _sampler(self, request: TextRequest, tokens: Sequence[int]) -> Iterator[Callable[[], int]]:
-        """What chooses the next token from the latest logits."""
+    def _sampler(
+        self, request: TextRequest, tokens: Sequence[int]
+    ) -> Iterator[Callable[[int], int]]:
+        """What chooses the next token from a row of the latest logits."""
         llama, context = self._llama, self._handles.context
         chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         try:
@@ -158,7 +229,7 @@ class LlamaText:
                 llama.llama_sampler_chain_add(chain, sampler)
             for token in tokens[-_PENALTY_TOKENS:]:
                 llama.llama_sampler_accept(chain, token)
-            yield lambda: int(llama.llama_sampler_sample(chain, context, -1))
+            yield lambda row: int(llama.llama_sampler_sample(chain, context, row))
         finally:
             llama.llama_sampler_free(chain)
 

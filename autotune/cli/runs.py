@@ -164,6 +164,8 @@ def _run_json(run: Run) -> dict[str, Any]:
                 "token_ns": list(generation.token_ns),
                 "prefill_cpu_ns": generation.prefill_cpu_ns,
                 "decode_cpu_ns": generation.decode_cpu_ns,
+                "n_drafted": generation.n_drafted,
+                "n_accepted": generation.n_accepted,
                 "contamination": list(generation.contamination),
                 "conditions": dataclasses.asdict(generation.conditions),
             }

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from autotune.domain.errors import UserError
 
+MOST_DRAFT = 64
+"""Longer guesses are hardly ever right."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRequest:
@@ -34,6 +37,9 @@ class TextRequest:
     """Texts that end the answer; they are not part of it."""
     chat: bool = False
     """Whether the prompt is what a user says, to be put into the model's chat template."""
+    n_draft: int = 0
+    """Most tokens to guess at once from what was said before (prompt lookup), by engines that can:
+    faster where the answer repeats its prompt, and as likely as without. 0 guesses nothing."""
 
     def __post_init__(self) -> None:
         for what, is_valid, wanted in (
@@ -45,6 +51,7 @@ class TextRequest:
             ("min_p", 0 <= self.min_p <= 1, "0 to 1"),
             ("repeat_penalty", 0 < self.repeat_penalty <= 100, "above 0, 1 for none"),
             ("stop", all(self.stop), "texts that are not empty"),
+            ("n_draft", 0 <= self.n_draft <= MOST_DRAFT, f"0 (none) to {MOST_DRAFT}"),
         ):
             if not is_valid:
                 raise UserError(f"{what}={getattr(self, what)!r} is not valid: give {wanted}")
@@ -79,3 +86,7 @@ class TextCompletion:
     """Each token after the first, its sampling included; shape (n_tokens − 1,)."""
     n_tokens: int
     """Tokens generated; one that ends the text is not counted."""
+    n_drafted: int = 0
+    """Tokens that were guessed."""
+    n_accepted: int = 0
+    """Those of them that came true, and were computed together."""

@@ -149,6 +149,11 @@ class Generation:
     """Processor time that the engine used for the generated tokens, all threads together."""
     conditions: Conditions = field(default_factory=Conditions)
     """What was seen of the machine during the call."""
+    n_drafted: int = 0
+    """Tokens that were guessed from what was said before: where there are any, the time of a token
+    depends on the text."""
+    n_accepted: int = 0
+    """Those of them that came true."""
 
     def __post_init__(self) -> None:
         if self.decode_ns is None and self.token_ns:

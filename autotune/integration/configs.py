@@ -17,12 +17,12 @@ from autotune.domain.config import KNOBS, Config, parse_changes
 from autotune.domain.errors import UserError
 from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts
-from autotune.domain.request import TextRequest
+from autotune.domain.request import MOST_DRAFT, TextRequest
 from autotune.facts.vram import usable_gpus
 
 SAMPLING_NAMES = (
     *("max_tokens", "temperature", "top_p", "top_k", "repeat_penalty", "seed"),
-    *("stop", "stop_sequences"),
+    *("stop", "stop_sequences", "n_draft"),
 )
 """Names of ``custom_args`` that go into generations, beside the knobs of the load."""
 
@@ -64,14 +64,21 @@ class GenerationConfig:
     """Texts that end the answer; they are not part of it."""
     stream: bool = False
     """Taken for compatibility: text is given out as it comes to whoever passes a callback."""
+    n_draft: int = 0
+    """Most tokens to guess at once from what was said before, by engines that can; 0 for none."""
 
     def __post_init__(self) -> None:
         self.to_request("?")
 
     def to_dict(self) -> dict[str, Any]:
-        """By name, with the original's ``stop`` and with None for what is not set."""
+        """By name, with the original's ``stop`` and with None for what is not set.
+
+        What the original does not know is left out where it is not set.
+        """
         values = dataclasses.asdict(self)
         stop = values.pop("stop_sequences")
+        if not self.n_draft:
+            del values["n_draft"]
         return {**values, "seed": self.seed if self.seed >= 0 else None, "stop": stop or None}
 
     @classmethod
@@ -98,6 +105,7 @@ class GenerationConfig:
         require_whole("max_tokens", self.max_tokens, low=1, high=_MAX_TOKENS)
         require_whole("top_k", self.top_k, low=0, high=2**31 - 1)
         require_whole("seed", self.seed, low=-_MAX_SEED, high=_MAX_SEED)
+        require_whole("n_draft", self.n_draft, low=0, high=MOST_DRAFT)
         for name in ("temperature", "top_p", "repeat_penalty"):
             require_number(name, getattr(self, name), low=0)
         return TextRequest(
@@ -110,6 +118,7 @@ class GenerationConfig:
             seed=self.seed if self.seed >= 0 else None,
             stop=_texts("stop_sequences", self.stop_sequences),
             chat=chat,
+            n_draft=self.n_draft,
         )
 
 

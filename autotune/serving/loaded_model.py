@@ -247,6 +247,8 @@ def generation_of(
         ttft_ns=completion.ttft_ns if has_prompt and completion.n_tokens else None,
         token_ns=completion.token_ns,
         conditions=conditions,
+        n_drafted=completion.n_drafted,
+        n_accepted=completion.n_accepted,
     )
 
 

@@ -117,6 +117,8 @@ GENERATION_COLUMNS: Mapping[str, str] = {
     "decode_ns": "wall time of all generated tokens, in nanoseconds",
     "prefill_cpu_ns": "processor time of the prompt, all threads, in nanoseconds",
     "decode_cpu_ns": "processor time of the generated tokens, all threads, in nanoseconds",
+    "n_drafted": "tokens guessed from what was said before",
+    "n_accepted": "those of them that came true",
     "ended_at": "of a run of purpose user: when it was done, UTC",
     **CONDITION_COLUMNS,
 }

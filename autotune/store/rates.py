@@ -56,6 +56,7 @@ def read_rates(session: Session, runs: Select[int]) -> dict[int, dict[str, Rates
             GenerationRow.decode_tps,
             GenerationRow.ttft_s,
             GenerationRow.contamination,
+            GenerationRow.n_drafted,
             LoadRunRow.purpose,
         )
         .join(LoadRunRow, LoadRunRow.run_id == GenerationRow.run_id)
@@ -113,8 +114,12 @@ _Told = tuple[float | None, float | None, float | None, str | None]
 
 
 def _long_enough(workload: Workload, row: Row[*tuple[Any, ...]]) -> _Told | None:
-    """The rates of a generation that its length lets tell; None where there is none."""
-    reads, writes = workload.n_prompt >= LEAST_PROMPT, workload.n_gen >= LEAST_GEN
+    """The rates of a generation that its length lets tell; None where there is none.
+
+    Where tokens were guessed, their rate is that of the text, and says nothing of the engine.
+    """
+    reads = workload.n_prompt >= LEAST_PROMPT
+    writes = workload.n_gen >= LEAST_GEN and not row.n_drafted
     if not (reads or writes):
         return None
     return (

@@ -13,6 +13,7 @@ from autotune.backends.llama_cpp import LlamaCppBackend, LlamaCppSession
 from autotune.backends.llama_vocab import Vocabulary
 from autotune.backends.protocol import EngineError
 from autotune.domain.config import Config
+from autotune.domain.errors import UserError
 from autotune.domain.request import Finish, TextCompletion, TextRequest
 from autotune.domain.run import Reason
 from tests.facts.shapes import dense, jamba
@@ -151,3 +152,65 @@ def test_words_and_tokens_of_a_vocabulary(smollm2_path: Path) -> None:
         assert b"".join(pieces).decode() == text
         assert vocabulary.tokens("half \ud83d", parse_special=True)
         assert end in vocabulary.ends
+
+
+CODE = """Repeat this code exactly:
+def add_numbers(first, second):
+    total = first + second
+    return total
+
+def subtract_numbers(first, second):
+    difference = first - second
+    return difference
+
+The same code again:
+def add_numbers(first, second):
+"""
+
+
+@pytest.mark.parametrize("model", ["smollm2_path", "gemma3_path"])
+def test_guesses_change_no_answer(model: str, request: pytest.FixtureRequest) -> None:
+    """Greedy text is the same with and without; some guesses come true, some are taken back.
+
+    Also from a window that slides.
+    """
+    config = Config(n_ctx=1024, n_batch=256, n_ubatch=256, n_threads=2, swa_full=False)
+    with loaded(request.getfixturevalue(model), config) as session:
+        plain = answer(session, CODE, max_tokens=64)
+        session._text.forget()
+        ahead = answer(session, CODE, max_tokens=64, n_draft=10)
+        onward = answer(session, CODE + ahead.text, max_tokens=4)
+        session._text.forget()
+        again = answer(session, CODE + ahead.text, max_tokens=4)
+
+    assert ahead.text == plain.text
+    assert 0 < ahead.n_accepted < ahead.n_drafted
+    assert (plain.n_drafted, plain.n_accepted) == (0, 0)
+    assert (ahead.n_tokens, len(ahead.token_ns)) == (plain.n_tokens, plain.n_tokens - 1)
+    assert onward.n_cached > plain.n_prompt
+    assert onward.text == again.text, "what was taken back is really gone"
+
+
+def test_guesses_end_where_the_answer_ends(smollm2_path: Path) -> None:
+    """At a stop text, at the context's end and at the last token wanted."""
+    with loaded(smollm2_path, Config(n_ctx=128, n_batch=64, n_ubatch=64)) as session:
+        prompt = "one two three one two three one two three one two"
+        stopped = answer(session, prompt, max_tokens=64, n_draft=16, stop=("two",))
+        short = answer(session, prompt, max_tokens=3, n_draft=16)
+        session._text.forget()
+        full = answer(session, prompt, max_tokens=500, n_draft=16)
+        session._text.forget()
+        plain = answer(session, prompt, max_tokens=500)
+
+    assert stopped.finish is Finish.STOP
+    assert (short.n_tokens, short.finish) == (3, Finish.LENGTH)
+    assert (full.text, full.n_tokens, full.finish) == (plain.text, plain.n_tokens, Finish.LENGTH)
+
+
+def test_a_state_that_cannot_go_back_is_not_guessed_on(tmp_path: Path) -> None:
+    """Wrong guesses could not be taken back."""
+    path = jamba(tmp_path / "jamba.gguf")
+    with loaded(path, Config(n_ctx=256, n_batch=64, n_ubatch=64)) as session:
+        assert not session._text._can_go_back
+    with pytest.raises(UserError, match="n_draft=65 is not valid: give 0"):
+        dataclasses.replace(GREEDY, n_draft=65)

@@ -209,14 +209,16 @@ def test_the_guides_form_is_brief_where_little_differs() -> None:
 
 def test_a_generation_becomes_a_request() -> None:
     """With every value of the configuration as it is at that moment."""
-    config = GenerationConfig(max_tokens=100, temperature=0.2, seed=7, stop_sequences=["\n"])
+    config = GenerationConfig(
+        max_tokens=100, temperature=0.2, seed=7, stop_sequences=["\n"], n_draft=8
+    )
 
     request = config.to_request("Hello", chat=True)
     config.max_tokens = 5
 
     assert request == TextRequest(
         prompt="Hello", max_tokens=100, temperature=0.2, top_p=0.9, top_k=40,
-        repeat_penalty=1.1, seed=7, stop=("\n",), chat=True,
+        repeat_penalty=1.1, seed=7, stop=("\n",), chat=True, n_draft=8,
     )  # fmt: skip
     assert config.to_request("Hello").max_tokens == 5
     assert GenerationConfig().to_request("Hello").seed is None
@@ -251,6 +253,7 @@ def test_a_generation_may_be_given_as_names() -> None:
         ({"seed": 2**32}, "seed=4294967296 is not valid"),
         ({"stop_sequences": [""]}, "give texts that are not empty"),
         ({"stop_sequences": [1]}, "give a list of texts"),
+        ({"n_draft": 65}, "n_draft=65 is not valid: give a whole number, 0 to 64"),
     ],
 )
 def test_an_absurd_generation_is_refused(changes: dict[str, Any], message: str) -> None:

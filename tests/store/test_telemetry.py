@@ -264,3 +264,20 @@ def test_contaminated_generations_weigh_less_than_clean_ones(
 
     assert (dirty.decode_tps, dirty.contaminated) == (pytest.approx(20), True)
     assert (clean.decode_tps, clean.contaminated) == (pytest.approx(100), False)
+
+
+def test_guesses_are_kept_and_their_rate_teaches_nothing(
+    store: Store, telemetry: Telemetry
+) -> None:
+    """An answer that repeats its prompt comes faster than the engine decodes."""
+    ticket = load(telemetry)
+    fast = answer(n_drafted=12, n_accepted=9, token_ns=(1_000_000,) * 20)
+    telemetry.generated(ticket, fast)
+    assert telemetry.flush()
+    (observation,) = store.observations()
+    (kept,) = store.load_run(ticket.run_id).run.generations
+
+    assert (kept.n_drafted, kept.n_accepted) == (12, 9)
+    assert kept.decode_tps == pytest.approx(1000)
+    assert observation.decode_tps is None
+    assert observation.prefill_tps == pytest.approx(640)

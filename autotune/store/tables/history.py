@@ -254,6 +254,9 @@ class GenerationRow(Observed, Base):
     decode_ns: Mapped[int | None]
     prefill_cpu_ns: Mapped[int | None]
     decode_cpu_ns: Mapped[int | None]
+    n_drafted: Mapped[int | None]
+    """Tokens that were guessed from what was said before; NULL from before anything was."""
+    n_accepted: Mapped[int | None]
     ended_at: Mapped[datetime | None]
     """Of a generation of ordinary use; those of a measured run follow one another at once."""
     workload: Mapped[WorkloadRow] = relationship()

@@ -193,6 +193,8 @@ def generation_row(generation: Generation) -> GenerationRow:
         prefill_cpu_ns=generation.prefill_cpu_ns,
         decode_cpu_ns=generation.decode_cpu_ns,
         contamination=contamination_text(generation.contamination),
+        n_drafted=generation.n_drafted,
+        n_accepted=generation.n_accepted,
         **condition_columns(generation.conditions),
     )
 
@@ -209,6 +211,8 @@ def generation_value(row: GenerationRow) -> Generation:
         prefill_cpu_ns=row.prefill_cpu_ns,
         decode_cpu_ns=row.decode_cpu_ns,
         conditions=conditions_value(row),
+        n_drafted=row.n_drafted or 0,
+        n_accepted=row.n_accepted or 0,
     )
 
 

@@ -36,6 +36,8 @@ from autotune.tune.verdict import Measured, pool, speedup
 NEAR_RATIO = 0.10
 """A rival that is expected to be slower by more than this is not raced."""
 MOST_RIVALS = 2
+_CONTACT_SHARE = 0.5
+"""Share of the time limit after which no further backend is met, if one can be used."""
 _MOST_RESERVED = 0.4
 """Share of the time after the contacts that the races may have."""
 _QUICK_SHARE = 0.1
@@ -168,6 +170,8 @@ class _Contest:
             history = histories(question, self._means.store).get(name)
             if history and (refusal := history.refused_by(contender.build)):
                 return Contact(name=name, problem=f"run {refusal.run_id}: {history.last_words}")
+        if self._is_late(question.study.time_limit_s):
+            return Contact(name=name, problem="not met, the time ran out: raise --time-limit")
         self._means.say(f"first contact: {name}")
         run = self._run(question, 0, Purpose.PROBE, share=_SAMPLING_SHARE)
         if run.is_contaminated and run.elapsed_s < _QUICK_SHARE * question.study.time_limit_s:
@@ -177,6 +181,11 @@ class _Contest:
         if run.ok:
             return Contact(name=name, default=pool([run]))
         return Contact(name=name, problem=f"{run.reason}: {' '.join(run.message.split())}")
+
+    def _is_late(self, time_limit_s: float) -> bool:
+        """Whether the time that is left belongs to a backend that was met."""
+        was_met = any(contact.default for contact in self._contacts.values())
+        return was_met and self._left_s() < (1 - _CONTACT_SHARE) * time_limit_s
 
     def _known(self, question: Question, build: str) -> Run | None:
         """A good run of the default that is not old, by the same build."""

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def contender(store: Store, backend: str) -> Contender:
     return Contender(name=backend, build="1", question=question)
 
 
-def hold(store: Store, by: dict[str, Runner], *names: str, **how: bool) -> ContestAnswer:
+def hold(store: Store, by: dict[str, Runner], *names: str, **how: Any) -> ContestAnswer:
     """A contest of these backends."""
     return contest(
         [contender(store, name) for name in names],
@@ -132,6 +133,18 @@ class Disturbed:
             for g in run.generations
         )  # fmt: skip
         return dataclasses.replace(run, generations=spoiled, conditions=busy)
+
+
+def test_first_contacts_leave_time_for_the_study(store: Store) -> None:
+    """On a slow day the first usable backend takes more than half of it; no other is met then."""
+
+    def clock() -> float:
+        return 350.0 if store.list_runs() else 0.0
+
+    answer = hold(store, runners(fast=TRUTH, slow=HALF), STRANGE, FAST, SLOW, clock=clock)
+
+    assert [bool(contact.default) for contact in answer.contacts] == [False, True, False]
+    assert answer.contacts[2].problem == "not met, the time ran out: raise --time-limit"
 
 
 def test_a_spoiled_first_contact_is_repeated(store: Store) -> None:

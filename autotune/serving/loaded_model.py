@@ -63,6 +63,7 @@ class LoadedModel:
     def __init__(self, child: ChildRun, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._child, self._clock = child, clock
         self._lock = threading.Lock()
+        self._answering: int | None = None  # the thread that has its turn
         self._is_closing = False
         self._lost: EngineError | None = None
         self._n_answers = 0
@@ -168,10 +169,14 @@ class LoadedModel:
         """Wait for the requests before."""
         if not self._lock.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0)):
             raise _too_late(timeout_s)
+        self._answering = threading.get_ident()
         try:
             self._require_model()
             yield
         finally:
+            self._answering = None
+            if self._is_closing:
+                self._child.close()
             self._lock.release()
 
     def _require_model(self) -> None:
@@ -218,8 +223,13 @@ class LoadedModel:
         self._child.close()
 
     def close(self) -> None:
-        """Give the memory back. A request under way is cancelled; later ones are refused."""
+        """Give the memory back. A request under way is cancelled; later ones are refused.
+
+        A listener that asks for this gets its answer ended, and the memory back right after it.
+        """
         self._is_closing = True
+        if self._answering == threading.get_ident():
+            return
         has_turn = self._lock.acquire(timeout=GRACE_S)
         try:
             self._child.close()

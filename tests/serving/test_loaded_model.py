@@ -233,6 +233,22 @@ def test_closing_ends_a_request_under_way(mortal: LoadedModel) -> None:
     mortal.close()
 
 
+def test_a_listener_may_close_the_model(mortal: LoadedModel) -> None:
+    """Its answer ends at once, and the process with it."""
+    started = time.monotonic()
+
+    def listen(_text: str) -> bool:
+        mortal.close()
+        return True
+
+    answer = mortal.generate(LONG, on_text=listen)
+
+    assert answer.completion.finish is Finish.CANCELLED
+    assert time.monotonic() - started < 5
+    assert not mortal.is_usable
+    assert not mortal._child.worker.lives
+
+
 def test_a_file_that_is_gone_cannot_be_loaded(tmp_path: Path) -> None:
     """One line, and the record of the attempt."""
     with pytest.raises(LoadFailedError, match=r"there is no model file .*gone\.gguf") as caught:

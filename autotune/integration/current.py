@@ -14,6 +14,7 @@ from autotune.domain.errors import UserError
 from autotune.domain.request import TextCompletion, TextRequest
 from autotune.integration.configs import BackendConfig
 from autotune.integration.engine import ModelBackend
+from autotune.integration.engines import require_backend
 from autotune.integration.workplace import Workplace
 
 _SHORT_ANSWER = TextRequest(prompt="Once upon a time", max_tokens=32, temperature=0.0)
@@ -61,6 +62,7 @@ def create_backend(name: str, config: BackendConfig | None = None) -> ModelBacke
     What it loads and generates is written into the store of the latest optimizer, else into the
     default one. Raises UserError for an unknown backend, or a configuration of another one.
     """
+    require_backend(name)
     config = config or BackendConfig(name=name)
     if config.name != name:
         raise UserError(f"the configuration is {config.name}'s, not {name}'s: name one of them")

@@ -13,7 +13,7 @@ from autotune.domain.run import Purpose
 from autotune.domain.stored import StoredRun
 from autotune.domain.units import MIB
 from autotune.store.store import Store
-from tests.backends.programs import find_server
+from tests.backends.programs import find_server, write_llamafile
 from tests.integration.guide import Reader, read_blocks
 
 
@@ -24,12 +24,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reader(folder: Path, smollm2_path: Path) -> Iterator[Reader]:
+def reader(
+    folder: Path, smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Reader]:
     """Somebody who has typed all of it; what each block printed is in ``printed``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("AUTOTUNE_DB", str(folder / "store.db"))
-        patch.setenv("PATH", f"{find_server().parent}{os.pathsep}{os.environ['PATH']}")
+        programs = tmp_path_factory.mktemp("programs")
+        write_llamafile(programs / "llamafile")
+        path = (str(programs), str(find_server().parent), os.environ["PATH"])
+        patch.setenv("PATH", os.pathsep.join(path))
         reader = Reader(smollm2_path)
         try:
             for block in read_blocks():

@@ -177,7 +177,8 @@ class LlamaText:
             self._take_back(n_ahead)
             guess, n_right = [], 0
             if answering.goes_on:
-                guess = lookup.guess(min(length.best, self._n_room - 2, answering.n_left - 1))
+                n_most = min(self._n_room - 2, answering.n_left - 1, self._handles.n_batch - 1)
+                guess = lookup.guess(min(length.best, n_most))
                 self._compute_each([token, *guess])
                 row = 0
         answering.guessed(len(guess), n_right)

@@ -192,8 +192,8 @@ def test_guesses_change_no_answer(model: str, request: pytest.FixtureRequest) ->
 
 
 def test_guesses_end_where_the_answer_ends(smollm2_path: Path) -> None:
-    """At a stop text, at the context's end and at the last token wanted."""
-    with loaded(smollm2_path, Config(n_ctx=128, n_batch=64, n_ubatch=64)) as session:
+    """At a stop text, at the context's end and at the last token wanted; none outgrows a batch."""
+    with loaded(smollm2_path, Config(n_ctx=128, n_batch=8, n_ubatch=8)) as session:
         prompt = "one two three one two three one two three one two"
         stopped = answer(session, prompt, max_tokens=64, n_draft=16, stop=("two",))
         short = answer(session, prompt, max_tokens=3, n_draft=16)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -43,18 +44,31 @@ def main(native: Path) -> None:
             "newcomer's default": _newcomer(),
         }
         seconds: dict[str, list[float]] = {who: [] for who in contenders}
-        for _ in range(ROUNDS):
-            for who, config in contenders.items():
-                seconds[who].append(_request_s(path, config))
-        best = min(median(values) for values in seconds.values())
+        for number in range(ROUNDS):
+            for who in _rotated(list(contenders), number):
+                seconds[who].append(_request_s(path, contenders[who]))
+        best = min(seconds.values(), key=median)
         rows = [
             (who, f"{median(values):.3f} s", f"{min(values):.3f} – {max(values):.3f}",
-             f"{best / median(values):.3f}", _short(contenders[who]))
+             _ratio(best, values), _short(contenders[who]))
             for who, values in seconds.items()
         ]  # fmt: skip
-        headers = ("who", "request", "range", "best / this", "configuration")
+        headers = ("who", "request", "range", "best / this, by round", "configuration")
         title = f"{name}, {WORKLOAD.label}, both tuners {wall_s:.0f} s, {ROUNDS} rounds interleaved"
         print_table(title, headers, rows)
+
+
+def _rotated(names: list[str], number: int) -> list[str]:
+    """Everybody comes first, second, … equally often: what ran before leaves traces."""
+    start = number % len(names)
+    return names[start:] + names[:start]
+
+
+def _ratio(best: list[float], values: list[float]) -> str:
+    """Median of the rounds' ratios and the quartiles around it."""
+    ratios = [theirs / ours for theirs, ours in zip(best, values, strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4)
+    return f"{median(ratios):.3f} ({low:.3f} – {high:.3f})"
 
 
 def _ours(path: Path) -> Config:

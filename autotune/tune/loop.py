@@ -62,7 +62,8 @@ def tune(
     Raises MeasurementError when the default cannot be measured, NothingFitsError when no
     candidate is feasible; KeyboardInterrupt passes through after everything measured is kept.
     """
-    chosen = make_strategy(strategy, np.random.default_rng(question.study.seed))
+    rng = np.random.default_rng(question.study.seed)
+    chosen = make_strategy(strategy, rng, default=question.study.default)
     loop = _Loop(question, runner, store, chosen, past, notify=notify, clock=clock, sleep=sleep)
     study_id = loop.study_id
     try:
@@ -177,14 +178,12 @@ class _Loop:
         return True
 
     def _candidates(self) -> Candidates:
-        candidates = survey(
+        return survey(
             self._predictor,
             self._question.cases,
             available_bytes=self._question.available_bytes,
             limits=self._question.limits,
         )
-        choose(candidates, default=self._question.study.default)
-        return candidates
 
     def _search(self) -> None:
         """Try candidates until the budget is spent or nothing promises more than noise."""

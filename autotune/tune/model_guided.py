@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from autotune.domain.config import Config
 from autotune.features.case import Array
 from autotune.predict.phase import Belief
-from autotune.recommend.choose import Candidates
+from autotune.recommend.choose import Candidates, choose
 from autotune.tune.strategy import GridSearch, RandomSearch, Strategy, StrategyName, Untried
 
 PRICE_EXPONENT = 0.5
 """How much a trial's duration counts against its promise."""
 RANDOM_SHARE = 0.15
 """Share of trials drawn at random from the feasible: they keep the telemetry unbiased."""
+_TIE = 0.1
+"""Of scores this close, natural log, the plainest configuration's wins."""
 _FEW = 3
 """Trials before any random one: the first contact is informative on purpose."""
 
@@ -32,11 +35,14 @@ def expected_improvement(belief: Belief, best: float) -> Array:
 
 
 class ModelGuided(Untried):
-    """Asks for the candidate with the best score."""
+    """Asks for the candidate with the best score; of several alike, for the nearest to the default.
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    A knob that should change nothing is tried once what should change something was.
+    """
+
+    def __init__(self, rng: np.random.Generator, *, default: Config) -> None:
         super().__init__()
-        self._rng = rng
+        self._rng, self._default = rng, default
         self._has_asked = False
 
     def promise(self, candidates: Candidates, best: float) -> float:
@@ -54,7 +60,8 @@ class ModelGuided(Untried):
         if not self._has_asked:
             # What a recommendation would answer is looked at first.
             self._has_asked = True
-            return int(np.argmin(np.where(untried, candidates.forecast.request().mean, np.inf)))
+            left = Candidates(candidates.forecast, untried.astype(float))
+            return choose(left, default=self._default)
         if len(self._tried) >= _FEW and self._rng.random() < RANDOM_SHARE:
             return int(self._rng.choice(np.flatnonzero(untried)))
         belief = candidates.forecast.request()
@@ -63,11 +70,16 @@ class ModelGuided(Untried):
             + np.log(candidates.forecast.p_success)
             - PRICE_EXPONENT * belief.mean
         )
-        return int(np.argmax(np.where(untried, score, -np.inf)))
+        score = np.where(untried, score, -np.inf)
+        cases = candidates.forecast.cases
+        return min(
+            map(int, np.flatnonzero(score >= score.max() - _TIE)),
+            key=lambda i: (len(cases[i].config.differences(self._default)), -score[i]),
+        )
 
 
-def make_strategy(name: StrategyName, rng: np.random.Generator) -> Strategy:
-    """The strategy of a name."""
+def make_strategy(name: StrategyName, rng: np.random.Generator, *, default: Config) -> Strategy:
+    """The strategy of a name, for candidates around a default."""
     if name is StrategyName.RANDOM:
         return RandomSearch(rng)
-    return GridSearch() if name is StrategyName.GRID else ModelGuided(rng)
+    return GridSearch() if name is StrategyName.GRID else ModelGuided(rng, default=default)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from autotune.predict.predictor import Predictor
-from autotune.recommend.choose import Candidates, survey
+from autotune.recommend.choose import Candidates, choose, survey
 from autotune.tune.model_guided import make_strategy
 from autotune.tune.strategy import Strategy, StrategyName
-from tests.simulation import make_cases, simulate
+from tests.simulation import DEFAULT, make_cases, simulate
 
 CASES = make_cases()[::16]
 BEST = -1.0
@@ -26,7 +26,7 @@ def candidates() -> Candidates:
 @pytest.fixture(params=list(StrategyName))
 def strategy(request: pytest.FixtureRequest) -> Strategy:
     """Each of them."""
-    return make_strategy(request.param, np.random.default_rng(0))
+    return make_strategy(request.param, np.random.default_rng(0), default=DEFAULT)
 
 
 def asked(strategy: Strategy, candidates: Candidates, n: int) -> list[int | None]:
@@ -67,14 +67,32 @@ def test_what_was_forgotten_may_be_asked_for_again(
 def test_the_same_seed_asks_the_same(name: StrategyName, candidates: Candidates) -> None:
     """Studies can be repeated."""
     first, second = (
-        asked(make_strategy(name, np.random.default_rng(7)), candidates, 5) for _ in range(2)
+        asked(make_strategy(name, np.random.default_rng(7), default=DEFAULT), candidates, 5)
+        for _ in range(2)
     )
     assert first == second
 
 
 def test_the_guided_one_begins_with_what_would_be_recommended(candidates: Candidates) -> None:
     """The first question is whether the prediction holds."""
-    best = int(np.argmin(candidates.request_s))
+    best = choose(candidates, default=DEFAULT)
 
-    guided = make_strategy(StrategyName.MODEL_GUIDED, np.random.default_rng(0))
+    guided = make_strategy(StrategyName.MODEL_GUIDED, np.random.default_rng(0), default=DEFAULT)
     assert guided.ask(candidates, BEST) == best
+
+
+def test_the_guided_one_leaves_alone_what_changes_nothing() -> None:
+    """Of candidates that are predicted alike the plainest is tried, also after the first."""
+    wanted = [
+        DEFAULT.replace(n_ubatch=n_ubatch, flash_attn=flash_attn)
+        for n_ubatch in (64, 128, 256, 512)
+        for flash_attn in ("on", "off")
+    ]
+    batches = [case for case in make_cases() if case.config in wanted]
+    found = survey(Predictor().fit([]), batches, available_bytes=8 * 1024**3)
+    guided = make_strategy(StrategyName.MODEL_GUIDED, np.random.default_rng(0), default=DEFAULT)
+    indices = [index for index in asked(guided, found, len(batches)) if index is not None]
+
+    changes = [len(batches[index].config.differences(DEFAULT)) for index in indices]
+    assert changes[:3] == [0, 1, 1]
+    assert changes[-1] == 2

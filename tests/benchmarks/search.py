@@ -50,6 +50,11 @@ class Task:
     default: int | None
     """What a newcomer runs, where it was measured."""
 
+    @property
+    def default_config(self) -> Config:
+        """The first candidate stands for a default that was not measured."""
+        return self.cases[self.default or 0].config
+
 
 def tasks(
     observations: Sequence[Observation], *, default: Callable[[list[Case]], int | None]
@@ -277,7 +282,7 @@ def _searches(
         for task in (task for task in found if task.family == family):
             sure.append(_confidence(task, predictor))
             makers: dict[str, tuple[Predictor | None, MakeStrategy]] = {
-                "model-guided": (predictor, ModelGuided),
+                "model-guided": (predictor, partial(ModelGuided, default=task.default_config)),
                 "random": (None, RandomSearch),
                 "grid": (None, lambda _: GridSearch()),
                 "Optuna TPE": (None, partial(Tpe, cases=task.cases)),  # type: ignore[dict-item]

@@ -1,9 +1,10 @@
 """The contest: every usable backend is met once, the best is tuned, and near rivals are raced.
 
-First contact is the newcomer's default, run once; a backend that fails costs one short run and is
-stored as what it is. What is predicted from these runs decides which one is tuned. A rival whose
-own best configuration is expected within the noise of the tuned one then runs against it by turns,
-and takes its place where it is proven faster, or as fast with less memory.
+First contact is the newcomer's default, run once, of the most promising backend first; a backend
+that fails costs one short run and is stored as what it is. What is predicted from these runs
+decides which one is tuned. A rival whose own best configuration is expected within the noise of the
+tuned one then runs against it by turns, and takes its place where it is proven faster, or as fast
+with less memory.
 """
 
 from __future__ import annotations
@@ -140,8 +141,9 @@ class _Contest:
 
     def carry_out(self, target: Target, *, started: float) -> ContestAnswer:
         """Contacts, study, races."""
-        for contender in self._contenders:
-            self._contacts[contender.name] = self._meet(contender)
+        expected = choose_backend(self._contenders, self._means.store, target=target)
+        for verdict in expected.ranking:  # the most promising first: time may run out
+            self._contacts[verdict.name] = self._meet(self._contender(verdict.name))
         selection = choose_backend(self._contenders, self._means.store, target=target)
         question, study = self._tune(selection)
         tuned = _tuned(question, study)
@@ -154,7 +156,7 @@ class _Contest:
             winner=champion.measured,
             question=champion.question,
             study=study,
-            contacts=tuple(self._contacts.values()),
+            contacts=tuple(self._contacts[contender.name] for contender in self._contenders),
             ranking=_led_by(champion.name, after.ranking),
             elapsed_s=self._clock() - started,
         )

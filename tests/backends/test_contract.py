@@ -20,6 +20,7 @@ from autotune.domain.units import MIB
 from autotune.domain.workload import Workload
 from tests.backends.old_models import write_smollm2_of_2023
 from tests.backends.programs import environ_with, find_server, write_llamafile
+from tests.backends.tiny_models import write_tiny_model
 from tests.factories import make_machine
 
 SMALL = Config(n_ctx=512, n_batch=128, n_ubatch=128)
@@ -35,6 +36,8 @@ class Engine:
     """A small context, in types that it computes in."""
     prepare: Callable[[Path, Path], Path] = lambda smollm2, _path: smollm2
     """SmolLM2 as this engine reads it, written to a path where it reads another file."""
+    reads_floats: bool = True
+    """Whether it reads a file of today with weights of float32."""
     reserves_cache: bool = True
     """Whether the whole cache is there from the start; otherwise it grows."""
     says_buffers: bool = True
@@ -88,6 +91,7 @@ def frozen(name: str, _folder: Path) -> Engine:
     return Engine(
         get_backend(name, {}),
         prepare=write_smollm2_of_2023,
+        reads_floats=False,
         says_buffers=False,
         has_flash_attn=False,
         has_chats=False,
@@ -118,6 +122,14 @@ def model_path(
 ) -> Path:
     """SmolLM2 in a file that the engine reads."""
     return engine.prepare(smollm2_path, tmp_path_factory.mktemp("model") / "smollm2.gguf")
+
+
+@pytest.fixture(scope="module")
+def quick_path(engine: Engine, model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that is loaded at once, for what does not depend on it."""
+    if not engine.reads_floats:
+        return model_path
+    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
 
 
 @pytest.fixture(scope="module")
@@ -253,23 +265,23 @@ def test_what_the_engine_refuses_is_a_constraint(engine: Engine, model_path: Pat
     assert engine.living() == before
 
 
-def test_flash_attention_is_what_was_asked_for(engine: Engine, model_path: Path) -> None:
+def test_flash_attention_is_what_was_asked_for(engine: Engine, quick_path: Path) -> None:
     """In whichever words an engine is told; by its own account. Or it is refused."""
     if not engine.has_flash_attn:
-        error = refusal(engine, model_path, engine.small.replace(flash_attn="on"))
+        error = refusal(engine, quick_path, engine.small.replace(flash_attn="on"))
         assert error.reason is Reason.CONSTRAINT
         return
-    session = engine.backend.load(model_path, engine.small.replace(flash_attn="on"))
+    session = engine.backend.load(quick_path, engine.small.replace(flash_attn="on"))
     report = session.report()
     session.close()
 
     assert report.flash_attn is True
 
 
-def test_a_closed_session_leaves_nothing_behind(engine: Engine, model_path: Path) -> None:
+def test_a_closed_session_leaves_nothing_behind(engine: Engine, quick_path: Path) -> None:
     """Neither a process nor its folder; what was started was announced."""
     before, children = engine.living(), set(psutil.Process().children(recursive=True))
-    session = engine.backend.load(model_path, engine.small.replace(use_mmap=False))
+    session = engine.backend.load(quick_path, engine.small.replace(use_mmap=False))
     started = set(psutil.Process().children(recursive=True)) - children
     assert {process.pid for process in started} == set(engine.living()) - set(before)
     session.close()

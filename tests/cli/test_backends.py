@@ -57,7 +57,7 @@ def test_recommend_for_one_backend(shell: Shell, smollm2_path: Path) -> None:
 
 def test_tune_meets_every_backend_and_tunes_the_best(shell: Shell, smollm2_path: Path) -> None:
     """One table over all of them, a winner that was confirmed, and advice that export reads."""
-    words = ("--backend", "auto", "--trials", 2, "--time-limit", "60s")
+    words = ("--backend", "auto", "--trials", 2, "--time-limit", "40s")
     document = shell.json("tune", smollm2_path, *QUICK, *words)
     backends = {backend["backend"]: backend for backend in document["backends"]}
     runs = shell.json("runs")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from autotune.domain.errors import MeasurementError
+from autotune.domain.errors import MeasurementError, NothingFitsError
 from autotune.domain.prediction import Recommendation, Target
 from autotune.domain.run import SAMPLING_S, Purpose, Run
 from autotune.domain.stored import RunState
@@ -141,9 +141,8 @@ class _Contest:
 
     def carry_out(self, target: Target, *, started: float) -> ContestAnswer:
         """Contacts, study, races."""
-        expected = choose_backend(self._contenders, self._means.store, target=target)
-        for verdict in expected.ranking:  # the most promising first: time may run out
-            self._contacts[verdict.name] = self._meet(self._contender(verdict.name))
+        for name in self._promising_first(target):
+            self._contacts[name] = self._meet(self._contender(name))
         selection = choose_backend(self._contenders, self._means.store, target=target)
         question, study = self._tune(selection)
         tuned = _tuned(question, study)
@@ -160,6 +159,14 @@ class _Contest:
             ranking=_led_by(champion.name, after.ranking),
             elapsed_s=self._clock() - started,
         )
+
+    def _promising_first(self, target: Target) -> list[str]:
+        """All backends, by what is known of them: the time may run out before the last."""
+        try:
+            ranking = choose_backend(self._contenders, self._means.store, target=target).ranking
+        except NothingFitsError:  # by what is remembered: a contact may prove that wrong
+            return [contender.name for contender in self._contenders]
+        return [verdict.name for verdict in ranking]
 
     def _meet(self, contender: Contender) -> Contact:
         """The newcomer's default, once; or what is known of it."""
@@ -185,7 +192,7 @@ class _Contest:
         return Contact(name=name, problem=f"{run.reason}: {' '.join(run.message.split())}")
 
     def _is_late(self, time_limit_s: float) -> bool:
-        """Whether the time that is left belongs to a backend that was met."""
+        """Whether the time that is left is wanted for the study."""
         was_met = any(contact.default for contact in self._contacts.values())
         return was_met and self._left_s() < (1 - _CONTACT_SHARE) * time_limit_s
 
@@ -240,13 +247,15 @@ class _Contest:
         self, champion: Champion, ranking: Sequence[BackendVerdict]
     ) -> tuple[Champion, tuple[str, ...]]:
         """(champion after all, what was seen): rivals within the noise run against it by turns."""
-        limit_s = champion.measured.measurement.request_s.median * (1 + NEAR_RATIO)
+        champion_s = champion.measured.measurement.request_s.median
         rivals = [v.name for v in ranking if v.is_usable and v.name != champion.name]
         told = []
         for name in rivals[:MOST_RIVALS]:
             question = self._question(name)
             best = self._best(question)
-            if best.prediction.request_s > limit_s:
+            rival_s = best.prediction.request_s
+            is_late = self._left_s() < run_s(champion_s) + run_s(rival_s)
+            if is_late or rival_s > champion_s * (1 + NEAR_RATIO):
                 continue
             self._means.say(f"{champion.name} against {name}")
             index = [case.config for case in question.cases].index(best.config)
@@ -263,8 +272,8 @@ class _Contest:
         return champion, tuple(told)
 
     def _keep(self, side: Champion) -> None:
-        contact = dataclasses.replace(self._contacts[side.name], best=side.measured)
-        self._contacts[side.name] = contact
+        met = self._contacts[side.name]
+        self._contacts[side.name] = dataclasses.replace(met, problem="", best=side.measured)
 
     def _best(self, question: Question, chosen: int | None = None) -> Recommendation:
         """A backend's own best configuration by all that is known now, or the chosen one."""

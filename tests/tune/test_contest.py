@@ -111,6 +111,17 @@ def test_a_backend_that_fails_costs_one_run_and_is_remembered(store: Store) -> N
     assert strange.n_runs == 2
 
 
+def test_a_refusal_of_all_is_asked_about_again_afresh(store: Store) -> None:
+    """What is remembered ends a contest without a run, unless it is to start afresh."""
+    by = runners()
+    strange = by[STRANGE]
+    assert isinstance(strange, Refusing)
+    for fresh, n_runs in ((False, 1), (False, 1), (True, 2)):
+        with pytest.raises(NothingFitsError, match="unknown architecture"):
+            hold(store, by, STRANGE, fresh=fresh)
+        assert strange.n_runs == n_runs
+
+
 class Disturbed:
     """A backend whose first run something else on the machine spoils."""
 
@@ -135,16 +146,28 @@ class Disturbed:
         return dataclasses.replace(run, generations=spoiled, conditions=busy)
 
 
-def test_first_contacts_leave_time_for_the_study(store: Store) -> None:
-    """On a slow day the first usable backend takes more than half of it; no other is met then."""
+@pytest.mark.parametrize(("then_s", "is_raced"), [(350.0, True), (599.0, False)])
+def test_first_contacts_leave_time_for_the_study(
+    store: Store, then_s: float, is_raced: bool
+) -> None:
+    """On a slow day the first usable backend takes more than half of it; no other is met then.
+
+    It may still be raced, where there is time; otherwise it is told that there was none.
+    """
+    said: list[str] = []
 
     def clock() -> float:
-        return 350.0 if any(run.backend == FAST for run in store.list_runs()) else 0.0
+        return then_s if any(run.backend == FAST for run in store.list_runs()) else 0.0
 
-    answer = hold(store, runners(fast=TRUTH, slow=HALF), FAST, SLOW, clock=clock)
+    by = runners(fast=TRUTH, slow=HALF)
+    answer = hold(store, by, FAST, SLOW, clock=clock, say=said.append)
+    fast, slow = answer.contacts
 
-    assert [bool(contact.default) for contact in answer.contacts] == [True, False]
-    assert answer.contacts[1].problem == "not met, the time ran out: raise --time-limit"
+    assert fast.default is not None
+    assert slow.default is None
+    assert "first contact: slow" not in said
+    assert (slow.best is not None) is is_raced
+    assert ("the time ran out: raise --time-limit" in slow.problem) is not is_raced
 
 
 def test_the_most_promising_backend_is_met_first(store: Store) -> None:

@@ -19,6 +19,9 @@ from autotune.integration.workplace import Workplace
 
 _SHORT_ANSWER = TextRequest(prompt="Once upon a time", max_tokens=32, temperature=0.0)
 _lock = threading.RLock()
+"""Held to read or to change what happened last."""
+_loading = threading.Lock()
+"""Held while a model is loaded for a queue: one is enough."""
 
 
 class _Current:
@@ -96,21 +99,36 @@ def serve(request: TextRequest, on_text: Callable[[str], bool]) -> TextCompletio
 
     Raises UserError where there is neither, or the advised one cannot be loaded.
     """
-    return _loaded().serve(request, on_text)
+    backend = _loaded()
+    try:
+        return backend.serve(request, on_text)
+    except UserError:
+        if backend.is_loaded:
+            raise
+    return _loaded().serve(request, on_text)  # an application has loaded another one meanwhile
 
 
 def _loaded() -> ModelBackend:
-    with _lock:
+    with _loading:
         backend = latest_backend()
         if backend is not None:
             return backend
-        if _current.advised is None:
+        with _lock:
+            advised = _current.advised
+        if advised is None:
             raise UserError("no model was loaded or recommended: call get_optimal_backend first")
-        model_path, configs = _current.advised
+        model_path, configs = advised
         for config in configs:
             backend = create_backend(config.name, config)
             result = backend.load_model(model_path)
             if result.success:
-                _current.served = backend
+                _keep_served(backend)
                 return backend
         raise UserError(f"{result.error_message}; load another model")
+
+
+def _keep_served(backend: ModelBackend) -> None:
+    """It stays loaded for the next request, unless another model was loaded after it."""
+    with _lock:
+        if latest_backend() is backend:
+            _current.served = backend

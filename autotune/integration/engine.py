@@ -22,7 +22,7 @@ from autotune.integration.settings import chosen_knobs
 from autotune.integration.workplace import Workplace
 from autotune.recommend.subject import Subject
 from autotune.serving.endings import RequestError
-from autotune.serving.loaded_model import Answer, LoadedModel, LoadFailedError
+from autotune.serving.loaded_model import GRACE_S, Answer, LoadedModel, LoadFailedError
 from autotune.store.telemetry import Ticket
 
 LOAD_TIMEOUT_S = 600.0
@@ -62,8 +62,10 @@ class ModelBackend:
         self.config, self._on_load = config, on_load
         self._workplace = workplace
         self._held: _Held | None = None
-        self._lock = threading.RLock()
-        """One load or unload at a time."""
+        self._loading = threading.RLock()
+        """One load at a time."""
+        self._giving_back = threading.Lock()
+        """One thread gets to unload the model."""
         self._turn = threading.RLock()
         """One request at a time, until it is reported."""
 
@@ -113,7 +115,7 @@ class ModelBackend:
 
         A failure is a result, not an exception.
         """
-        with self._lock:
+        with self._loading:
             self.unload_model()
             try:
                 return self._load(model_path)
@@ -195,16 +197,24 @@ class ModelBackend:
             return answer
 
     def unload_model(self) -> bool:
-        """Give the memory back; whether there was a model. A request under way is cancelled."""
-        with self._lock:
+        """Give the memory back; whether there was a model. A request under way is cancelled.
+
+        Also from the listener of that request, while another thread does the same.
+        """
+        with self._giving_back:
             held, self._held = self._held, None
-            if held is None:
-                return False
-            held.release.detach()
-            held.loaded.close()
-            with self._turn:  # what was generated is reported before the end
-                self._workplace.telemetry.unloaded(held.ticket, held.loaded.run)
-            return True
+        if held is None:
+            return False
+        held.release.detach()
+        held.loaded.close()
+        # What was generated is reported before the end, unless its listener waits for this thread.
+        has_turn = self._turn.acquire(timeout=GRACE_S)
+        try:
+            self._workplace.telemetry.unloaded(held.ticket, held.loaded.run)
+        finally:
+            if has_turn:
+                self._turn.release()
+        return True
 
     def _bury(self, held: _Held, error: EngineError) -> None:
         """Report the death of an engine and forget it; one that only refused goes on."""

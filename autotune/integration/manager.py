@@ -69,7 +69,7 @@ class PerformanceIntegratedBackendManager:
         self._session = SessionStats()
         self._advised: set[tuple[str, str, str]] = set()
         self._lock = threading.RLock()
-        """One load or unload at a time; whoever generates does not need it."""
+        """One load at a time; whoever generates or unloads does not need it."""
         self.performance_optimizer.start()
         self.performance_optimizer.batch_processor.attach(self._serve)
 
@@ -181,9 +181,8 @@ class PerformanceIntegratedBackendManager:
 
         A request that it is answering fails, and so does what waits in the queue.
         """
-        with self._lock:
-            backend, self.current_backend = self.current_backend, None
-            return backend is not None and backend.unload_model()
+        backend, self.current_backend = self.current_backend, None
+        return backend is not None and backend.unload_model()
 
     def generate_text_with_optimization(
         self,

@@ -31,7 +31,7 @@ class FakeModel:
     def __init__(self) -> None:
         self.is_usable, self.is_closed = True, False
         self.requests: list[TextRequest] = []
-        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.begun, self.go_on, self.closed = (threading.Event() for _ in range(3))
         self.go_on.set()
         self.death: EngineError | None = None
         self.refusal: EngineError | None = None
@@ -68,6 +68,7 @@ class FakeModel:
     def close(self) -> None:
         self.is_usable, self.is_closed = False, True
         self.go_on.set()
+        self.closed.set()
 
 
 class FakeWorkplace:
@@ -203,6 +204,30 @@ def test_what_is_generated_is_reported_before_the_end(
     assert error.reason is Reason.CANCELLED
     assert [what for what, *_ in workplace.told] == ["loaded", "generated", "unloaded"]
     assert not backend.unload_model()
+
+
+def test_a_listener_may_unload_while_another_thread_does(
+    backend: ModelBackend, models: list[FakeModel]
+) -> None:
+    """Neither waits for the other."""
+    said: list[bool] = []
+
+    def listen(_text: str) -> bool:
+        assert models[0].closed.wait(10)
+        said.append(backend.unload_model())
+        return True
+
+    models[0].go_on.clear()
+    answering, _ = start(lambda: backend.generate_text("?", on_text=listen))
+    assert models[0].begun.wait(10)
+    loading, done = start(lambda: backend.load_model(PATH))
+    answering.join(5)
+    loading.join(5)
+
+    assert said == [False]
+    assert done[0].success
+    assert backend.is_loaded
+    assert [model.is_closed for model in models] == [True, False]
 
 
 def test_a_death_is_reported_once_and_harms_no_later_model(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -83,6 +84,37 @@ def test_a_killed_engine_is_an_error_and_a_reason(
     assert session(manager)["generations_failed"] == 1
     with pytest.raises(UserError, match="call load_model_optimized first"):
         manager.generate_text_with_optimization(FACT)
+    load(manager, smollm2_path)
+    assert brief(manager, use_batch_processing=queued)
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_listener_may_unload_while_the_application_does(
+    make_manager: Make, smollm2_path: Path, queued: bool
+) -> None:
+    """Neither waits for the other; the next load serves."""
+    manager, begun = make_manager(), threading.Event()
+    load(manager, smollm2_path)
+    said: list[bool] = []
+
+    def listen(_text: str) -> bool:
+        begun.set()
+        while not said and manager.current_backend is not None:
+            time.sleep(0.01)
+        said.append(manager.unload_model())
+        return True
+
+    thread, _ = start(
+        lambda: manager.generate_text_with_optimization(
+            FACT, max_tokens=8, use_batch_processing=queued, on_text=listen
+        )
+    )
+    assert begun.wait(60)
+    assert manager.unload_model()
+    thread.join(5)
+
+    assert not thread.is_alive()
+    assert not any(said)
     load(manager, smollm2_path)
     assert brief(manager, use_batch_processing=queued)
 

@@ -185,8 +185,14 @@ class LlamaCppSession:
             decode_each=self._decode_each,
             n_ctx=config.n_ctx // config.n_parallel,
             n_batch=config.n_batch,
-            is_on_gpu=config.n_gpu_layers != 0 and self._llama.llama_supports_gpu_offload(),
+            is_on_gpu=self._is_on_gpu(config),
         )
+
+    def _is_on_gpu(self, config: Config) -> bool:
+        """Whether every layer is, the output layer included."""
+        n_layers = int(self._llama.llama_model_n_layer(self._model)) + 1
+        is_all = config.n_gpu_layers < 0 or config.n_gpu_layers >= n_layers
+        return is_all and bool(self._llama.llama_supports_gpu_offload())
 
     def generate(self, request: TextRequest, *, on_text: Callable[[str], bool]) -> TextCompletion:
         """One answer: see :class:`autotune.backends.protocol.Session`."""

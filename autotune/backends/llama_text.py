@@ -16,7 +16,7 @@ from autotune.backends.answering import Answering, n_common, no_room
 from autotune.backends.llama_chat import chat_prompt
 from autotune.backends.llama_interrupt import Interrupt
 from autotune.backends.llama_vocab import Vocabulary
-from autotune.backends.prompt_lookup import GPU_COST, HOST_COST, DraftLength, PromptLookup
+from autotune.backends.prompt_lookup import DraftLength, PromptLookup, guess_cost
 from autotune.backends.protocol import EngineError
 from autotune.domain.request import Finish, TextCompletion, TextRequest
 from autotune.domain.run import Reason
@@ -48,6 +48,7 @@ class Handles:
     """Tokens that one sequence may have."""
     n_batch: int
     is_on_gpu: bool = False
+    """Whether all layers are: what stays on the host takes nearly all of the time."""
 
 
 class LlamaText:
@@ -73,7 +74,7 @@ class LlamaText:
             self._prefill(tokens, n_cached, answering)
             with self._sampler(request, tokens) as sample:
                 if request.n_draft and self._can_go_back:
-                    cost = GPU_COST if self._handles.is_on_gpu else HOST_COST
+                    cost = guess_cost(is_on_gpu=self._handles.is_on_gpu)
                     length = DraftLength(request.n_draft, cost=cost)
                     self._decode_ahead(sample, answering, PromptLookup(tokens), length)
                 else:

@@ -19,7 +19,7 @@ _MEMORY = 0.9
 """What each step leaves of the weight of those before it."""
 _PRIOR_RIGHT, _PRIOR_WRONG = 1.5, 0.5
 """Guesses that are imagined before the first, so that one is tried."""
-HOST_COST, GPU_COST = 0.5, 0.05
+_HOST_COST, _GPU_COST = 0.5, 0.05
 """Of one guess more in a batch, in steps of one token. Two small models on two cores: 0.33 to 0.6
 (of a large one, which waits for its memory, less); a GPU has arithmetic to spare."""
 
@@ -47,6 +47,11 @@ class PromptLookup:
         at = next((place for place in found if place is not None), len(self._tokens))
         # What repeats in less than a guess's length repeats on.
         return list(islice(cycle(self._tokens[at:]), max(n_most, 0)))
+
+
+def guess_cost(*, is_on_gpu: bool) -> float:
+    """What one guess more costs, in steps of one token, if all layers are on GPUs or not."""
+    return _GPU_COST if is_on_gpu else _HOST_COST
 
 
 class DraftLength:

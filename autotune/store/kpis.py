@@ -171,7 +171,8 @@ def _followed(scope: Scope) -> Query:
 def _improvement(scope: Scope) -> Query:
     """Of each model on each machine: decode speed in the later half of its loads over the earlier.
 
-    Generations too short to tell a rate are left out.
+    Generations too short to tell a rate are left out, and those with guesses: their rate is that of
+    the text.
     """
     subject = (_run.machine_id, _run.model_id)
     tokens, ns = _total(_gen.n_gen), _total(_gen.decode_ns)
@@ -180,7 +181,8 @@ def _improvement(scope: Scope) -> Query:
     halves = (
         select(*subject, tokens.label("tokens"), ns.label("ns"), half.label("half"))
         .join(_gen, _gen.run_id == _run.run_id)
-        .where(_gen.decode_ns > 0, _gen.n_gen >= LEAST_GEN, *_generations(scope))
+        .where(_gen.decode_ns > 0, _gen.n_gen >= LEAST_GEN, func.coalesce(_gen.n_drafted, 0) == 0)
+        .where(*_generations(scope))
         .group_by(*subject, *order)
         .subquery()
     ).c

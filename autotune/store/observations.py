@@ -20,6 +20,7 @@ from autotune.store.rates import Rates, read_rates
 from autotune.store.tables import (
     BuildRow,
     ConfigRow,
+    GenerationRow,
     LoadRunRow,
     MachineRow,
     ModelLocationRow,
@@ -78,6 +79,7 @@ _RUN = (
     LoadRunRow.on_ac,
     LoadRunRow.contamination,
     LoadRunRow.load_contamination,
+    LoadRunRow.generations.any(GenerationRow.n_drafted > 0).label("has_guesses"),
     ConfigRow.canonical_json,
     BuildRow.facts_json.label("build_json"),
 )
@@ -181,10 +183,12 @@ def _observations(
 def _whole(run: Row[*tuple[Any, ...]], rates: dict[str, Rates]) -> dict[str, Any]:
     """What is told once of a run, however many workloads it had.
 
-    How much memory ordinary use takes is known when it is over, and only if there was any.
+    How much memory ordinary use takes is known when it is over, and only if there was any. Where
+    tokens were guessed, each guess took a row of logits that no plan knows of.
     """
     load = load_time(run.model_s, run.context_s, run.first_eval_s)
-    if run.purpose is Purpose.USER and (run.state is not RunState.COMPLETE or not rates):
+    is_open = run.state is not RunState.COMPLETE
+    if run.purpose is Purpose.USER and (is_open or not rates or run.has_guesses):
         return {"load": load}
     peaks = ("peak_anon_bytes", "peak_file_bytes", "peak_rss_bytes", "peak_vram_bytes")
     return {"load": load} | {name: getattr(run, name) for name in peaks}

@@ -207,10 +207,65 @@ def test_guesses_end_where_the_answer_ends(smollm2_path: Path) -> None:
     assert (full.text, full.n_tokens, full.finish) == (plain.text, plain.n_tokens, Finish.LENGTH)
 
 
+def test_guesses_are_repeatable_with_a_seed(smollm2_path: Path) -> None:
+    """Also where tokens are drawn, and some are penalised."""
+    drawn = {"temperature": 0.7, "repeat_penalty": 1.1, "seed": 7}
+    with loaded(smollm2_path, Config(n_ctx=512, n_batch=256, n_ubatch=256)) as session:
+        first = answer(session, CODE, max_tokens=48, n_draft=8, **drawn)
+        session._text.forget()
+        second = answer(session, CODE, max_tokens=48, n_draft=8, **drawn)
+
+    assert first.n_drafted > 0
+    assert (second.text, second.n_accepted) == (first.text, first.n_accepted)
+
+
+def test_an_answer_ended_among_guesses_leaves_no_trace(smollm2_path: Path) -> None:
+    """Whenever it ends: what was guessed on is taken back, and the next answer is as ever."""
+    with loaded(smollm2_path, Config(n_ctx=512, n_batch=256, n_ubatch=256)) as session:
+        request = dataclasses.replace(GREEDY, prompt=CODE, max_tokens=48, n_draft=8)
+        whole = answer(session, CODE, max_tokens=48)
+        for n_pieces in range(1, 24):
+            pieces = iter(range(n_pieces))
+            ended = session.generate(request, on_text=lambda _, p=pieces: next(p, None) is not None)
+            assert ended.finish is Finish.CANCELLED
+            assert whole.text.startswith(ended.text)
+        again = answer(session, CODE, max_tokens=48)
+
+    assert again.text == whole.text
+
+
+class Numbers:
+    """Words of a model that has none: the numbers of its tokens."""
+
+    can_read, first, n_words = True, 1, 65_536
+
+    def tokens(self, text: str, *, parse_special: bool) -> list[int]:
+        return [int(word) for word in text.split()]
+
+    def is_end(self, token: int) -> bool:
+        return False
+
+    def piece(self, token: int) -> bytes:
+        return b"%d " % token
+
+
 def test_a_state_that_cannot_go_back_is_not_guessed_on(tmp_path: Path) -> None:
     """Wrong guesses could not be taken back."""
+
+    def guess(tokens: object) -> None:
+        raise AssertionError(f"guessed {tokens}")
+
     path = jamba(tmp_path / "jamba.gguf")
     with loaded(path, Config(n_ctx=256, n_batch=64, n_ubatch=64)) as session:
-        assert not session._text._can_go_back
+        session._text._handles = dataclasses.replace(
+            session._text._handles, vocabulary=Numbers(), decode_each=guess
+        )
+        told = answer(session, "1 2 3 1 2 3 1 2", max_tokens=6, n_draft=8)
+
+    assert (told.n_tokens, told.n_drafted) == (6, 0)
+
+
+def test_there_is_a_most_of_guesses() -> None:
+    """More would not fit into a window's reserve."""
     with pytest.raises(UserError, match="n_draft=65 is not valid: give 0"):
         dataclasses.replace(GREEDY, n_draft=65)

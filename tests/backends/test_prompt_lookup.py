@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotune.backends.prompt_lookup import DraftLength, PromptLookup
+from autotune.backends.prompt_lookup import DraftLength, PromptLookup, guess_cost
 
 
 def test_what_followed_the_last_time_is_guessed() -> None:
@@ -69,3 +69,10 @@ def test_the_best_length_is_that_of_the_formula() -> None:
     yields = [sum(0.75**i for i in range(k + 1)) / (1 + 0.3 * k) for k in range(9)]
 
     assert DraftLength(8, cost=0.3).best == yields.index(max(yields)) == 2
+
+
+def test_what_stays_on_the_host_makes_guesses_dear() -> None:
+    """A GPU has arithmetic to spare: there, more guesses pay."""
+    host, gpu = (DraftLength(16, cost=guess_cost(is_on_gpu=is_on_gpu)) for is_on_gpu in (0, 1))
+
+    assert 0 < host.best < gpu.best

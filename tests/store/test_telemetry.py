@@ -269,15 +269,19 @@ def test_contaminated_generations_weigh_less_than_clean_ones(
 def test_guesses_are_kept_and_their_rate_teaches_nothing(
     store: Store, telemetry: Telemetry
 ) -> None:
-    """An answer that repeats its prompt comes faster than the engine decodes."""
-    ticket = load(telemetry)
+    """An answer that repeats its prompt comes faster than the engine decodes, and takes memory."""
+    tickets = [load(telemetry), load(telemetry)]
     fast = answer(n_drafted=12, n_accepted=9, token_ns=(1_000_000,) * 20)
-    telemetry.generated(ticket, fast)
+    for ticket, told in zip(tickets, (fast, answer()), strict=True):
+        telemetry.generated(ticket, told)
+        telemetry.unloaded(ticket, use_run(peak_rss_bytes=2**30))
     assert telemetry.flush()
-    (observation,) = store.observations()
+    observation, plain = store.observations()
+    ticket = tickets[0]
     (kept,) = store.load_run(ticket.run_id).run.generations
 
     assert (kept.n_drafted, kept.n_accepted) == (12, 9)
     assert kept.decode_tps == pytest.approx(1000)
     assert observation.decode_tps is None
     assert observation.prefill_tps == pytest.approx(640)
+    assert (observation.peak_rss_bytes, plain.peak_rss_bytes) == (None, 2**30)

@@ -66,6 +66,8 @@ class ImportedTest:
     reason: Reason | None = None
     """Why it failed."""
     measured_at: datetime | None = None
+    is_hearsay: bool = False
+    """Whether an application told of it, and nobody knows how it was measured."""
 
     @property
     def kind(self) -> str:

@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeVar
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from autotune.domain.conditions import Contamination
 from autotune.domain.errors import DataError, UserError
 from autotune.domain.imported import ImportedTest
 from autotune.domain.machine import Build, MachineFacts
@@ -57,7 +58,7 @@ from autotune.store.translate.history import fill_outcome
 MEASURE_VERSION = 0
 """The measuring procedure of somebody else: no number of ours."""
 
-_NOT_SAID = ("source", "place", "samples_tps", "n_reps")
+_NOT_SAID = ("source", "place", "samples_tps", "n_reps", "is_hearsay")
 """Differs between the formats of one test, or between names of one file."""
 
 
@@ -171,9 +172,11 @@ class _Writer:
         )
         fill_outcome(row, _run(test, seen))
         # Nobody says how long it took, nor what else ran beside it.
-        row.elapsed_s = row.contamination = row.load_contamination = None
+        row.elapsed_s = None
+        hearsay = Contamination.REPORTED if test.is_hearsay else None
+        row.contamination = row.load_contamination = hearsay
         for generation in row.generations:
-            generation.contamination = None
+            generation.contamination = hearsay
         return row
 
     def _one(self, kind: type[Row], key: str, make: Callable[[], Row]) -> Row:

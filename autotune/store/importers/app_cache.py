@@ -71,6 +71,7 @@ def _cells(model: str, known: Mapping[str, Any]) -> dict[str, object]:
         "reps": known.get("usage_count"),
         "status": "ok" if _succeeded(known) else "failed",
         "test_time": _instant(known.get("last_updated")),
+        "is_hearsay": "yes",
         **{name: _first(knobs, names) for name, names in _KNOBS.items()},
     }
 

@@ -86,6 +86,7 @@ def read_test(
         peak_rss_bytes=_bytes(cells.number("ram_mib")),
         reason=reason,
         measured_at=_instant(cells.text("test_time")),
+        is_hearsay=bool(cells.text("is_hearsay")),
     )  # fmt: skip
     return _plausible(_normalised(test, cells.text("kind")))
 

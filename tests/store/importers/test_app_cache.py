@@ -43,6 +43,7 @@ def test_a_record_becomes_a_test_that_has_no_phase(tmp_path: Path) -> None:
     assert (test.n_params, test.model_bytes) == (7241732096, 3918 * MIB)
     assert (test.load_s, test.tps, test.n_threads) == (2.5, 45.5, 6)
     assert test.measured_at == datetime.fromtimestamp(1760000000, UTC)
+    assert test.is_hearsay
 
 
 def test_a_mean_over_several_calls_is_no_load_time(tmp_path: Path) -> None:

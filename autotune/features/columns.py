@@ -19,7 +19,7 @@ from autotune.features.arrays import CaseArrays
 from autotune.features.case import Array, Case
 from autotune.features.physics import Roofline, model_work, roofline
 
-FEATURE_VERSION = 3
+FEATURE_VERSION = 4
 """Number of this table. A fitted predictor of another version is refused and refitted."""
 
 PHASES = ("prefill", "decode", "load")

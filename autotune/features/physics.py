@@ -91,7 +91,7 @@ def model_work(model: ModelFacts) -> ModelWork:
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Least times of each case in seconds; every field has shape (n_cases,)."""
+    """Times of each case at full use of its hardware, in seconds; fields have shape (n_cases,)."""
 
     prefill_s: Array
     """The whole prompt; 0 for a workload without one."""
@@ -193,9 +193,11 @@ def _decode(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Arra
     arithmetic = flops * (1 - on_gpu) / arrays.flops(arrays.n_threads)
     gpu = _over(gpu_bytes, arrays.gpu_read), _over(flops * on_gpu, arrays.gpu_flops)
     on_host = memory + arithmetic
-    seconds = np.maximum(np.maximum(*gpu) + on_host, _MIN_S)
-    is_memory = _binds(gpu, (memory, arithmetic))
-    return seconds, total, kv_bytes, is_memory
+    on_gpu_s = np.maximum(*gpu)
+    seconds = np.maximum(on_gpu_s + on_host, _MIN_S)
+    gpu_is_longer = on_gpu_s > on_host
+    is_memory = np.where(gpu_is_longer, gpu[0] >= gpu[1], memory >= arithmetic)
+    return seconds, total, kv_bytes, is_memory.astype(float)
 
 
 def _prefill(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Array]:
@@ -229,17 +231,10 @@ def _prefill(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Arr
     threads = arrays.n_threads_batch
     gpu = _over(gpu_bytes, arrays.gpu_read), _over(gpu_flops, arrays.gpu_flops)
     host = host_bytes / arrays.read_rate(threads), host_flops / arrays.flops(threads)
-    seconds = np.maximum(np.maximum(*gpu) + np.maximum(*host), _MIN_S)
-    return np.where(n_prompt > 0, seconds + sent / arrays.link, 0.0), _binds(gpu, host)
-
-
-def _binds(gpu: tuple[Array, Array], host: tuple[Array, Array]) -> Array:
-    """1 where memory binds on the device that works longer, else 0.
-
-    Of each device the seconds of its memory and of its arithmetic.
-    """
-    is_gpu = np.maximum(*gpu) > np.maximum(*host)
-    return np.where(is_gpu, gpu[0] >= gpu[1], host[0] >= host[1]).astype(float)
+    on_gpu_s, on_host_s = np.maximum(*gpu), np.maximum(*host)
+    seconds = np.maximum(on_gpu_s + on_host_s, _MIN_S) + sent / arrays.link
+    is_memory = np.where(on_gpu_s > on_host_s, gpu[0] >= gpu[1], host[0] >= host[1])
+    return np.where(n_prompt > 0, seconds, 0.0), is_memory.astype(float)
 
 
 def _over(amount: Array, rate: Array) -> Array:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from autotune.domain.config import Config
+from autotune.domain.machine import GPUFacts
 from autotune.domain.workload import Workload
 from autotune.features.arrays import CaseArrays
 from autotune.features.case import Case
@@ -58,6 +59,25 @@ def test_cores_read_and_multiply_in_turn() -> None:
     flops, n_bytes = 2 * N_PARAMS + attention, TIED_BYTES + floor.kv_bytes[0]
     assert floor.decode_s[0] == pytest.approx(flops / 95e9 + n_bytes / 18e9)
     assert floor.decode_is_memory[0] == 1
+
+
+def test_what_binds_is_asked_of_the_device_that_works_longer() -> None:
+    """A host of 0.7 and 0.8 of the GPU's time, in turn, works longer than the GPU."""
+    gpu = GPUFacts(name="NVIDIA GeForce RTX 4090", total_bytes=24 * 2**30, device="CUDA0")
+
+    def split(*, read: float = 1e30, flops: float = 1e30) -> Roofline:
+        probe = make_probe(n_threads=(1,), read_bytes_per_s=(read,), flops_per_s=(flops,))
+        config = Config(n_threads=1, n_gpu_layers=2)
+        machine = make_machine(gpus=(gpu,))
+        return roofline([make_case(machine=machine, probe=probe, api="CUDA", config=config)])
+
+    gpu_s = split().decode_s[0]
+    read_s, flops_s = (split(**rate).decode_s[0] - gpu_s for rate in ({"read": 1}, {"flops": 1}))
+    both = split(read=read_s / (0.7 * gpu_s), flops=flops_s / (0.8 * gpu_s))
+
+    assert both.decode_s[0] == pytest.approx(2.5 * gpu_s)
+    assert both.decode_is_memory[0] == 0
+    assert split().decode_is_memory[0] == 1
 
 
 def test_a_prompt_is_bound_by_arithmetic() -> None:

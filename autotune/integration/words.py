@@ -28,7 +28,7 @@ def whole(value: int, name: str, *, least: int = 0) -> int:
     """A whole number, also one that came as 4.0. Raises UserError."""
     found = int(value) if isinstance(value, float) and float.is_integer(value) else value
     require_whole(name, found, low=least)
-    return found
+    return int(found)
 
 
 def share(value: float, name: str) -> float:

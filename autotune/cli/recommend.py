@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import typer
 
@@ -43,9 +43,12 @@ from autotune.cli.output import (
 )
 from autotune.domain.engine import LLAMA_CPP, engine_of
 from autotune.domain.prediction import Hardware, Recommendation, Target
+from autotune.facts.machine import machine_id, read_machine
+from autotune.measure.engine import Engine
 from autotune.recommend.export.llama_cpp_python import python_line
 from autotune.recommend.export.llama_server import server_line
 from autotune.recommend.subject import Subject
+from autotune.store.store import Store
 from autotune.tune.backends import (
     Contender,
     choose_backend,
@@ -86,8 +89,9 @@ def recommend(
         limits=parse_limits(max_memory, max_ttft),
         lossy=FRONT_TYPES if pareto else LOSSY_TYPES if lossy else (),
     )
-    engines = ask_backends(backend) if backend else {DEFAULT_BACKEND: None}
+    named = ask_backends(backend) if backend else None
     with open_store(db) as store:
+        engines = named or _newcomers(store)
         contenders = frame_contenders(
             model, store, engines=engines, wishes=wishes, environ=os.environ
         )
@@ -113,6 +117,16 @@ def recommend(
     if backend == AUTO:
         print_ranking(selection.ranking)
     _print(recommendation, question)
+
+
+def _newcomers(store: Store) -> Mapping[str, Engine | str | None]:
+    """The newcomer's backend: asked where there is a GPU that it may or may not use."""
+    machine = read_machine()
+    known = store.find_machine(machine_id(machine))
+    if not machine.gpus and not (known and known.gpus):
+        return {DEFAULT_BACKEND: None}
+    engine = ask_backends(DEFAULT_BACKEND)[DEFAULT_BACKEND]
+    return {DEFAULT_BACKEND: engine if isinstance(engine, Engine) else None}
 
 
 def _question(contenders: Sequence[Contender], backend: str) -> Question:

@@ -54,7 +54,8 @@ def merge_devices(nvml: Sequence[GPUFacts], engine: Sequence[EngineDevice]) -> t
 
     Devices are the same if one name contains the other and their memory is about equal. A GPU that
     the engine lists under several backends (CUDA and Vulkan) keeps the first; one that only the
-    engine knows is added. ``engine`` lists GPUs only, no processors.
+    engine knows is added. ``engine`` lists GPUs only, no processors. They are in its order, in
+    which splits are counted: the driver goes by slots, CUDA begins with the fastest.
     """
     gpus = list(nvml)
     for device in engine:
@@ -64,7 +65,8 @@ def merge_devices(nvml: Sequence[GPUFacts], engine: Sequence[EngineDevice]) -> t
             gpus[unnamed[0]] = _named(gpus[unnamed[0]], device)
         elif not any(_other_family(gpus[index], device) for index in twins):
             gpus.append(_engine_only(device))
-    return tuple(gpus)
+    place = {device.name: number for number, device in enumerate(engine)}
+    return tuple(sorted(gpus, key=lambda gpu: place.get(gpu.device or "", -1)))
 
 
 def _count(nvml: Any) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.domain.config import Config
-from autotune.domain.machine import DiskProbe, MachineFacts, Probe, gpu_api
+from autotune.domain.machine import DiskProbe, GPUFacts, MachineFacts, Probe, gpu_api
 from autotune.domain.model import ModelFacts
 from autotune.domain.workload import Workload
 from autotune.facts.disk import probe_disk, read_disk
@@ -76,7 +76,7 @@ def register_subject(
     if engine_gpus is not None:
         machine = dataclasses.replace(machine, gpus=merge_devices(machine.gpus, engine_gpus))
     elif (known := store.find_machine(identity)) is not None:
-        machine = dataclasses.replace(machine, gpus=known.gpus)
+        machine = dataclasses.replace(machine, gpus=_refreshed(known.gpus, machine.gpus))
     store.record_machine(identity, machine)
     store.record_model(model, model_path)
     return Subject(
@@ -86,6 +86,15 @@ def register_subject(
         machine=machine,
         probe=_probe(identity, machine, store),
         disk=_disk(model.model_id, model_path, store),
+    )
+
+
+def _refreshed(known: Iterable[GPUFacts], seen: Iterable[GPUFacts]) -> tuple[GPUFacts, ...]:
+    """The GPUs as an engine named them, with what the driver says is free now."""
+    free = {gpu.uuid: gpu.free_bytes for gpu in seen if gpu.uuid}
+    return tuple(
+        dataclasses.replace(gpu, free_bytes=free[gpu.uuid]) if gpu.uuid in free else gpu
+        for gpu in known
     )
 
 

@@ -151,6 +151,20 @@ def test_twins_are_named_one_by_one() -> None:
     assert [gpu.device for gpu in merge_devices(boards, listed)] == ["CUDA0", "CUDA1"]
 
 
+def test_gpus_are_in_the_engines_order() -> None:
+    """Splits are counted in it: CUDA begins with the fastest, the driver with the first slot."""
+    slots = [nvml_gpu("NVIDIA GeForce RTX 3060", "GPU-1", 12), nvml_gpu("NVIDIA T4", "GPU-3", 16)]
+    slots += [nvml_gpu("NVIDIA GeForce RTX 3090", "GPU-2")]
+    listed = [engine_gpu("CUDA0", "NVIDIA GeForce RTX 3090")]
+    listed += [engine_gpu("CUDA1", "NVIDIA GeForce RTX 3060", 11.7)]
+    merged = merge_devices(slots, listed)
+
+    assert [(gpu.uuid, gpu.device) for gpu in merged if gpu.device] == [
+        ("GPU-2", "CUDA0"),
+        ("GPU-1", "CUDA1"),
+    ]
+
+
 def test_a_gpu_that_only_the_engine_knows_is_added() -> None:
     """Apple's and AMD's GPUs have no NVML; two equal ones are two."""
     listed = [engine_gpu("Vulkan0", "AMD Radeon RX 7900 XTX (RADV NAVI31)")] * 2

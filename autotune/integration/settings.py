@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from autotune.backends.registry import get_backend
 from autotune.domain.config import Config
+from autotune.domain.engine import EngineTraits, engine_of
 from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts
 from autotune.integration.configs import BackendConfig
@@ -30,9 +31,7 @@ def sensible_config(
 
 def backend_config(backend: str, config: Config, model: ModelFacts) -> BackendConfig:
     """A configuration in the guide's words; all layers on the GPU are −1."""
-    if config.n_gpu_layers > model.n_layers:
-        config = config.replace(n_gpu_layers=-1)
-    return BackendConfig.from_config(backend, config)
+    return BackendConfig.from_config(backend, _named(config, model))
 
 
 def chosen_knobs(
@@ -46,7 +45,21 @@ def chosen_knobs(
     """What a BackendConfig sets; without one the default, on the GPUs as far as it fits."""
     base = sensible_config(backend, subject.machine, n_ctx=n_ctx, environ=environ)
     if settings is not None:
-        return settings.to_config(subject.model, subject.machine, base)
+        config = settings.to_config(subject.model, subject.machine, base)
+        return _placed(_named(config, subject.model), engine_of(backend))
     free_bytes = sum(gpu.free_bytes or 0 for gpu in subject.machine.gpus if gpu.device)
     layers = gpu_layers(subject, backend, base, vram_bytes=free_bytes) if free_bytes else 0
-    return base.replace(n_gpu_layers=subject.model.n_layers + 1 if layers < 0 else layers)
+    return base.replace(n_gpu_layers=layers)
+
+
+def _named(config: Config, model: ModelFacts) -> Config:
+    """The configuration with one word for all layers on the GPU: −1."""
+    return config.replace(n_gpu_layers=-1) if config.n_gpu_layers > model.n_layers else config
+
+
+def _placed(config: Config, engine: EngineTraits) -> Config:
+    """The configuration with its layers where the engine can have them."""
+    if engine.knobs is not None and "n_gpu_layers" not in engine.knobs:
+        return config.replace(n_gpu_layers=0)
+    is_split = engine.places_all_layers and config.n_gpu_layers
+    return config.replace(n_gpu_layers=-1) if is_split else config

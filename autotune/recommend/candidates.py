@@ -65,16 +65,18 @@ def search_space(
         Parameter(knob="n_threads", values=threads),
         Parameter(knob="n_threads_batch", values=threads),
         Parameter(knob="n_ubatch", values=_ubatches(default, workload, engine)),
-        Parameter(knob="flash_attn", values=("off", "on")),
+        # An engine that decides for itself takes it wherever it can.
+        Parameter(
+            knob="flash_attn",
+            values=("auto", "off") if default.flash_attn == "auto" else ("off", "on"),
+        ),
     ]
     if model.slides:
         parameters.append(Parameter(knob="swa_full", values=(True, False)))
     if lossy and model.can_quantise_cache:
         kinds = (default.type_k, *lossy)
         parameters.append(Bundle(options=tuple({"type_k": k, "type_v": k} for k in kinds)))
-    layers = gpu_layers(model, machine, default=default, hardware=hardware)
-    if engine.places_all_layers:
-        layers = tuple(dict.fromkeys(-1 if n else 0 for n in layers))
+    layers = gpu_layers(model, machine, default=default, hardware=hardware, engine=engine)
     if layers:
         parameters.append(Parameter(knob="n_gpu_layers", values=layers))
         parameters.append(Parameter(knob="offload_kqv", values=(True, False)))
@@ -112,13 +114,40 @@ def _ubatches(default: Config, workload: Workload, engine: EngineTraits) -> tupl
     return (*below, *holding[:1]) or (default.n_ubatch,)
 
 
-def gpu_layers(
-    model: ModelFacts, machine: MachineFacts, *, default: Config, hardware: Hardware
-) -> tuple[int, ...]:
-    """Layer counts to offload: none, quarters, the most that fits, all.
+def demanded(
+    default: Config,
+    model: ModelFacts,
+    machine: MachineFacts,
+    *,
+    hardware: Hardware,
+    engine: EngineTraits = LLAMA_CPP,
+) -> Config:
+    """The default on the hardware that is demanded: on a GPU, as much of it as fits.
 
-    Empty where there is nothing to choose. What does not fit is no candidate: the rest of the GPU
-    is not ours. Raises NothingFitsError where a GPU is demanded and there is none.
+    Raises as :func:`gpu_layers`.
+    """
+    if hardware is Hardware.CPU:
+        return default.replace(n_gpu_layers=0)
+    if hardware is Hardware.AUTO or default.n_gpu_layers:
+        return default
+    layers = gpu_layers(model, machine, default=default, hardware=hardware, engine=engine)
+    return default.replace(n_gpu_layers=-1 if -1 in layers else max(layers))
+
+
+def gpu_layers(
+    model: ModelFacts,
+    machine: MachineFacts,
+    *,
+    default: Config,
+    hardware: Hardware,
+    engine: EngineTraits = LLAMA_CPP,
+) -> tuple[int, ...]:
+    """Layer counts to offload: none, quarters, the most that fits, all (−1).
+
+    Most fits with the cache on the host and small batches; what does not fit together with other
+    knobs, the prediction rules out. Empty where there is nothing to choose. What never fits is no
+    candidate: the rest of the GPU is not ours. Raises NothingFitsError where a GPU is demanded and
+    there is none.
     """
     usable = usable_gpus(machine)
     if hardware is Hardware.CPU or (hardware is Hardware.AUTO and not usable):
@@ -130,15 +159,24 @@ def gpu_layers(
         )
     planner = MemoryPlanner(model, repacks=repacked_types(machine.isa), gpus=machine.gpus)
     everything = model.n_layers + 1
-    fitting = [
-        n
-        for n in range(everything + 1)
-        if fits_gpus(planner.plan(default.replace(n_gpu_layers=n)), machine)
-    ]
-    most = max(fitting, default=0)
-    counts = {round(everything * share / 4) for share in range(1, 5)} | {most}
-    counts = {n for n in counts if 0 < n <= most}
-    return tuple(sorted(counts | ({0} if hardware is Hardware.AUTO or not counts else set())))
+
+    def most_of(config: Config) -> int:
+        plans = ((n, planner.plan(config.replace(n_gpu_layers=n))) for n in range(everything + 1))
+        return max((n for n, plan in plans if fits_gpus(plan, machine)), default=0)
+
+    usual = most_of(default)
+    most = usual if engine.knobs is not None else max(usual, most_of(_lean(default)))
+    counts = {round(everything * share / 4) for share in range(1, 5)} | {usual, most}
+    fitting = [n for n in sorted(counts) if 0 < n <= most]
+    if engine.places_all_layers:
+        fitting = fitting[-1:] if most == everything else []
+    told = tuple(-1 if n == everything else n for n in fitting)
+    return told if told and hardware is Hardware.GPU else (0, *told)
+
+
+def _lean(config: Config) -> Config:
+    """The configuration with the least on the GPU beside the layers."""
+    return config.replace(flash_attn="on", n_ubatch=_UBATCHES[0], offload_kqv=False)
 
 
 def _splits(machine: MachineFacts) -> list[Bundle]:

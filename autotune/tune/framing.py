@@ -20,7 +20,7 @@ from autotune.domain.workload import Workload
 from autotune.facts.gguf import read_model
 from autotune.facts.gpu import EngineDevice
 from autotune.facts.machine import read_machine, read_state
-from autotune.recommend.candidates import choose_n_ctx, search_space
+from autotune.recommend.candidates import choose_n_ctx, demanded, search_space
 from autotune.recommend.subject import Subject, register_subject
 from autotune.store.store import Store
 from autotune.tune.question import Question, question_id
@@ -95,10 +95,12 @@ def question_about(
     engine = get_backend(backend, environ)
     n_ctx = choose_context(subject.model, wishes)
     default = engine.default_config(n_ctx=n_ctx, machine=subject.machine)
-    if wishes.hardware is Hardware.CPU:
-        default = default.replace(n_gpu_layers=0)
+    held = subject.case(backend, default, wishes.workload).held
+    default = demanded(
+        default, held, subject.machine, hardware=wishes.hardware, engine=traits_of(engine)
+    )
     configs = search_space(
-        subject.case(backend, default, wishes.workload).held,
+        held,
         subject.machine,
         default=default,
         workload=wishes.workload,

@@ -7,19 +7,23 @@ import dataclasses
 import pytest
 
 from autotune.domain.config import Config
-from autotune.domain.engine import TRANSFORMERS, EngineTraits
+from autotune.domain.engine import LLAMA_CPP, TRANSFORMERS, EngineTraits
 from autotune.domain.errors import NothingFitsError
 from autotune.domain.machine import GPUFacts, MachineFacts
 from autotune.domain.prediction import Hardware
 from autotune.domain.workload import Workload
 from autotune.facts.plan import MemoryPlanner
 from autotune.facts.vram import RESERVE_BYTES, fits_gpus, vram_ratio
-from autotune.recommend.candidates import gpu_layers, search_space
+from autotune.recommend.candidates import demanded, gpu_layers, search_space
 from tests.factories import make_machine
 from tests.simulation import DEFAULT, SMALL, WORKLOAD, make_cases, scaled_model
 
 GIB = 1024**3
 BIG = scaled_model("big", 8000)
+LONG = dataclasses.replace(
+    BIG, n_layers=32, n_heads=(32,) * 32, n_heads_kv=(32,) * 32, is_sliding=(False,) * 32
+)
+"""Its cache is large."""
 
 
 def machine(*free_bytes: int | None, names: tuple[str, ...] = ()) -> MachineFacts:
@@ -39,22 +43,60 @@ def layers(free_bytes: int, hardware: Hardware = Hardware.AUTO) -> tuple[int, ..
 
 def test_all_layers_are_a_candidate_where_they_fit() -> None:
     """Beside none and quarters."""
-    everything = BIG.n_layers + 1
-    assert layers(24 * GIB)[-1] == everything
+    assert layers(24 * GIB)[-1] == -1
     assert layers(24 * GIB)[0] == 0
     assert 0 not in layers(24 * GIB, Hardware.GPU)
 
 
 def test_the_most_that_fits_is_a_candidate_and_more_is_not() -> None:
-    """One layer more would not fit, by the same plan; the reserve is left alone."""
-    host = machine(3 * GIB)
-    most = layers(3 * GIB)[-1]
-    planner = MemoryPlanner(BIG, gpus=host.gpus)
+    """One layer more would not fit, by the same plan; the reserve is left alone.
 
-    assert 0 < most < BIG.n_layers + 1
-    plan = planner.plan(DEFAULT.replace(n_gpu_layers=most))
-    assert plan.vram_bytes <= 3 * GIB - RESERVE_BYTES
-    assert not fits_gpus(planner.plan(DEFAULT.replace(n_gpu_layers=most + 1)), host)
+    With the cache on the host and small batches more fit than by default: both are candidates.
+    """
+    lean = DEFAULT.replace(flash_attn="on", n_ubatch=64, offload_kqv=False)
+    default = DEFAULT.replace(n_ctx=16384)
+    host, model = machine(3 * GIB), dataclasses.replace(LONG, n_ctx_train=16384)
+    counts = gpu_layers(model, host, default=default, hardware=Hardware.AUTO)
+    planner = MemoryPlanner(model, gpus=host.gpus)
+
+    def fits(config: Config, n_layers: int) -> bool:
+        plan = planner.plan(config.replace(n_ctx=16384, n_gpu_layers=n_layers))
+        assert not fits_gpus(plan, host) or plan.vram_bytes <= 3 * GIB - RESERVE_BYTES
+        return fits_gpus(plan, host)
+
+    usual = max(n for n in range(model.n_layers + 1) if fits(default, n))
+    assert 0 < usual < counts[-1] < model.n_layers + 1
+    assert usual in counts
+    assert fits(lean, counts[-1])
+    assert not fits(lean, counts[-1] + 1)
+
+
+def test_no_candidate_means_the_same_as_another() -> None:
+    """An engine that decides on flash attention takes it; all layers have one word."""
+    default = DEFAULT.replace(flash_attn="auto", n_gpu_layers=-1)
+    space = search_space(
+        BIG, machine(24 * GIB), default=default, workload=WORKLOAD, hardware=Hardware.AUTO
+    )
+    found = space.configs()
+
+    assert {config.flash_attn for config in found} == {"auto", "off"}
+    assert -1 in {config.n_gpu_layers for config in found}
+    assert BIG.n_layers + 1 not in {config.n_gpu_layers for config in found}
+
+
+def test_a_demanded_gpu_is_where_the_default_is() -> None:
+    """All of it where it fits, else the most; and nowhere else where the processor is demanded."""
+
+    def layers_on(free_bytes: int, hardware: Hardware, engine: EngineTraits = LLAMA_CPP) -> int:
+        host = machine(free_bytes)
+        return demanded(DEFAULT, BIG, host, hardware=hardware, engine=engine).n_gpu_layers
+
+    assert layers_on(24 * GIB, Hardware.AUTO) == 0
+    assert layers_on(24 * GIB, Hardware.GPU) == -1
+    assert 0 < layers_on(3 * GIB, Hardware.GPU) < BIG.n_layers
+    assert layers_on(3 * GIB, Hardware.GPU, TRANSFORMERS) == 0
+    offloaded = DEFAULT.replace(n_gpu_layers=-1)
+    assert demanded(offloaded, BIG, machine(), hardware=Hardware.CPU).n_gpu_layers == 0
 
 
 def test_a_full_gpu_leaves_the_processor() -> None:

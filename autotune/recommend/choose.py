@@ -25,14 +25,13 @@ from autotune.domain.units import human_bytes, human_rate
 from autotune.features.case import Array, Case
 from autotune.predict.forecast import Forecast
 from autotune.predict.predictor import Predictor
-from autotune.recommend.remedies import nothing_fits
+from autotune.recommend.remedies import nothing_fits, sure_peak_bytes
 
 MEMORY_RESERVE_RATIO = 0.10
 """Share of the available memory that is never planned with."""
 TIE_RATIO = 0.02
 """Request times this close are equal: below the noise between processes."""
 _UNLIMITED = Limits()
-_Z = 1.645
 _MIN_P_SUCCESS = 0.5
 _WITHIN_RATIO = 0.05
 _MEMORY_WORTH_RATIO = 0.01
@@ -95,8 +94,7 @@ def _within(forecast: Forecast, limits: Limits) -> npt.NDArray[np.bool_]:
     """Whether each case keeps the limits; shape (n_cases,)."""
     kept = np.ones(len(forecast.cases), dtype=bool)
     if limits.memory_bytes is not None:
-        peak = forecast.peak_bytes * (1 + _Z * forecast.peak_sd_ratio)
-        kept &= peak <= limits.memory_bytes
+        kept &= sure_peak_bytes(forecast) <= limits.memory_bytes
     if limits.ttft_s is not None:
         kept &= np.exp(forecast.ttft.mean) <= limits.ttft_s
     return kept

@@ -15,11 +15,14 @@ import numpy as np
 from autotune.domain.config import Config
 from autotune.domain.limits import Limits
 from autotune.domain.units import human_bytes, human_seconds
-from autotune.features.case import Case
+from autotune.features.case import Array, Case
 from autotune.predict.forecast import Forecast
 from autotune.predict.predictor import Predictor
 
 _MIN_P_SUCCESS = 0.5
+_Z = 1.645
+_LOSSY = "q8_0"
+"""The cache type that ``--allow-lossy`` adds."""
 _LEAST_BITS = 1.5
 """No quantisation of llama.cpp is smaller."""
 
@@ -28,8 +31,9 @@ def nothing_fits(
     predictor: Predictor, forecast: Forecast, *, usable_bytes: int, limits: Limits
 ) -> str:
     """One line: what the least demanding candidate needs, what there is, and what would fit."""
-    least = int(np.argmin(forecast.peak_bytes))
-    case, needed = forecast.cases[least], float(forecast.peak_bytes[least])
+    peaks = sure_peak_bytes(forecast)
+    least = int(np.argmin(peaks))
+    case, needed = forecast.cases[least], float(peaks[least])
     allowed = min(usable_bytes, limits.memory_bytes or usable_bytes)
     if needed <= allowed and forecast.p_success.max() < _MIN_P_SUCCESS:
         return (
@@ -37,8 +41,9 @@ def nothing_fits(
             f"with {forecast.p_success.max():.0%}; autotune runs MODEL shows what failed, autotune "
             "bench MODEL tries again"
         )
-    if needed <= allowed and limits.ttft_s is not None:
-        fastest = human_seconds(float(np.exp(forecast.ttft.mean.min())))
+    runs = (peaks <= allowed) & (forecast.p_success >= _MIN_P_SUCCESS)
+    if runs.any() and limits.ttft_s is not None:
+        fastest = human_seconds(float(np.exp(forecast.ttft.mean[runs].min())))
         return f"nothing fits: the first token takes {fastest} at best; raise --max-ttft"
     remedies: list[str] = []
     for ways in (_smaller_contexts(case), _quantised_caches(case), _without_gpu(case)):
@@ -58,6 +63,11 @@ def nothing_fits(
     )
 
 
+def sure_peak_bytes(forecast: Forecast) -> Array:
+    """The 95 % quantile of peak memory, in bytes; shape (n_cases,)."""
+    return np.asarray(forecast.peak_bytes * (1 + _Z * forecast.peak_sd_ratio))
+
+
 def _smaller_contexts(case: Case) -> Iterator[tuple[str, Case]]:
     """(what to do, the case after it), the mildest first; so do the others."""
     size = case.config.n_ctx // 2
@@ -67,10 +77,9 @@ def _smaller_contexts(case: Case) -> Iterator[tuple[str, Case]]:
 
 
 def _quantised_caches(case: Case) -> Iterator[tuple[str, Case]]:
-    for kind in ("q8_0", "q4_0"):
-        if case.model.can_quantise_cache:
-            other = _changed(case, type_k=kind, type_v=kind, flash_attn="on")
-            yield f"--allow-lossy ({kind} cache)", other
+    if case.model.can_quantise_cache:
+        other = _changed(case, type_k=_LOSSY, type_v=_LOSSY, flash_attn="on")
+        yield f"--allow-lossy ({_LOSSY} cache)", other
 
 
 def _without_gpu(case: Case) -> Iterator[tuple[str, Case]]:
@@ -88,7 +97,7 @@ def _changed(case: Case, **knobs: object) -> Case:
 def _fits(predictor: Predictor, case: Case, *, usable_bytes: int, allowed: float) -> bool:
     forecast = predictor.forecast([case], available_bytes=usable_bytes)
     runs = bool(forecast.p_success[0] >= _MIN_P_SUCCESS)
-    return runs and bool(forecast.peak_bytes[0] <= allowed)
+    return runs and bool(sure_peak_bytes(forecast)[0] <= allowed)
 
 
 def _bits_that_fit(case: Case, needed: float, allowed: float) -> float | None:

@@ -12,7 +12,7 @@ from autotune.domain.config import Config
 from autotune.domain.errors import NothingFitsError
 from autotune.domain.limits import Limits
 from autotune.domain.prediction import Target
-from autotune.domain.units import MIB
+from autotune.domain.units import MIB, human_seconds
 from autotune.features.case import Case
 from autotune.predict.predictor import Predictor
 from autotune.recommend.choose import MEMORY_RESERVE_RATIO, recommend, survey
@@ -64,10 +64,10 @@ def test_a_quantised_cache_is_named_when_it_would_fit() -> None:
 
 def test_another_quantisation_is_named_when_the_weights_are_too_large() -> None:
     """With the bits that a weight may have."""
-    text = refusal((CASES[0],), 220 * MIB)
+    text = refusal((CASES[0],), 400 * MIB)
 
     assert re.search(r"at most \d\.\d bits per weight would fit|bits per weight", text)
-    assert f"{220 * (1 - MEMORY_RESERVE_RATIO):.0f} MiB may be used" in text
+    assert f"{400 * (1 - MEMORY_RESERVE_RATIO):.0f} MiB may be used" in text
 
 
 def test_where_nothing_helps_only_another_model_does() -> None:
@@ -100,3 +100,29 @@ def test_a_latency_that_nothing_keeps_is_named() -> None:
         refusal(CASES, PLENTY, Limits(ttft_s=1e-6)),
     )
     assert CASES[0].config == DEFAULT
+
+
+def test_what_is_said_of_memory_is_what_is_asked_of_it() -> None:
+    """By the upper end of the prediction: a limit between it and the middle is not called kept."""
+    free = survey(Predictor().fit([]), CASES, available_bytes=PLENTY).forecast
+    least = int(np.argmin(free.peak_bytes))
+    limit = int(free.peak_bytes[least] * (1 + 0.8 * free.peak_sd_ratio[least]))
+    text = refusal(CASES, PLENTY, Limits(memory_bytes=limit))
+    needed = re.search(r"needs about ([\d.]+) MiB, ([\d.]+) MiB may be used", text)
+
+    assert needed is not None
+    assert float(needed[1]) > float(needed[2])
+
+
+def test_the_best_latency_is_that_of_what_may_run() -> None:
+    """What breaks the memory limit is no comfort."""
+    small = DEFAULT.replace(n_ubatch=64, n_threads_batch=1)
+    large = DEFAULT.replace(n_ubatch=2048, n_batch=2048)
+    cases = make_subject().cases("simulated", (small, large), CASES[0].workload)
+    free = survey(Predictor().fit([]), cases, available_bytes=PLENTY).forecast
+    upper, first = free.peak_bytes * (1 + 1.645 * free.peak_sd_ratio), np.exp(free.ttft.mean)
+    limits = Limits(memory_bytes=int(upper.mean()), ttft_s=float(first.mean()))
+
+    text = refusal(cases, PLENTY, limits)
+    assert f"the first token takes {human_seconds(first[0])} at best" in text
+    assert first[1] < first[0]

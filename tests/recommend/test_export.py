@@ -227,3 +227,14 @@ def shell(script: bytes, folder: Path, *words: str) -> bytes:
     environ = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
     command = ["sh", "-c", script, *words]
     return subprocess.run(command, env=environ, capture_output=True, check=True).stdout
+
+
+@programs
+def test_advice_for_another_engine_is_not_llama_cpps(program: Program) -> None:
+    """Only JSON says it as it is; the others are one line with the cure."""
+    advice = dataclasses.replace(ADVICE, backend="transformers")
+    if program is Program.JSON:
+        assert '"backend": "transformers"' in export(program, advice, path=PATH, model=SLIDING)
+        return
+    with pytest.raises(UserError, match=r"the advice is for transformers.*take --format json"):
+        export(program, advice, path=PATH, model=SLIDING)

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import assert_never
 
+from autotune.domain.engine import LLAMA_CPP, engine_of
+from autotune.domain.errors import UserError
 from autotune.domain.model import ModelFacts
 from autotune.domain.stored import StoredRecommendation
 from autotune.recommend.export.llama_cpp_python import python_snippet
@@ -44,9 +46,15 @@ def export(program: Program, advice: StoredRecommendation, *, path: Path, model:
 
     Every knob is in it: as the program's own setting, or named in a comment (in JSON: under
     ``note``) where the program has none. Text formats are as encodable as ``path`` is; JSON is
-    ASCII. Raises UserError for a path that the program's format cannot hold.
+    ASCII. Raises UserError for a path that the program's format cannot hold, and for advice that is
+    another engine's than the program's.
     """
     config, origin = advice.config, _origin(advice)
+    if program is not Program.JSON and engine_of(advice.backend) is not LLAMA_CPP:
+        raise UserError(
+            f"the advice is for {advice.backend}, which {program} does not run: take --format "
+            f"{Program.JSON}, or run autotune tune MODEL for llama.cpp first"
+        )
     match program:
         case Program.JSON:
             return _document(advice, path, model)

@@ -209,6 +209,20 @@ class Reader:
             found = session.execute(query).one_or_none()
             return recommendation_value(*found) if found else None
 
+    def find_verdict(self, study_id: int, *, backend: str) -> StoredRecommendation | None:
+        """What a study of a backend ended with; None where it ended without an answer."""
+        row = RecommendationRow
+        query = (
+            select(row, ConfigRow.canonical_json)
+            .join(ConfigRow, ConfigRow.config_id == row.config_id)
+            .where(row.study_id == study_id, row.backend == backend)
+            .order_by(row.recommendation_id.desc())
+            .limit(1)
+        )
+        with self._database.read() as session:
+            found = session.execute(query).one_or_none()
+            return recommendation_value(*found) if found else None
+
 
 def _with_names() -> Select[LoadRunRow]:
     """Runs, newest first, with the rows that a table of runs shows."""

@@ -231,7 +231,7 @@ class Writer:
         with self._database.write() as session:
             studies = select(StudyRow).where(StudyRow.state == StudyState.RUNNING)
             for study in session.scalars(studies):
-                if self._is_dead(study, study.time_limit_s):
+                if self._is_abandoned(study):
                     study.state, study.note = StudyState.FAILED, LOST
                     study.finished_at = self._now()
             runs = select(LoadRunRow).where(LoadRunRow.state == RunState.RUNNING)
@@ -247,15 +247,22 @@ class Writer:
     def _is_lost(self, run: LoadRunRow) -> bool:
         """Whether nobody works on a run. A model in use may idle for as long as its process."""
         if run.purpose is not Purpose.USER:
-            return self._is_dead(run, run.timeout_s)
+            return self._is_dead(run)
         recorder = Recorder(pid=run.recorder_pid, birth=run.recorder_birth)
         news_at = run.started_at + timedelta(seconds=run.elapsed_s or 0.0)
         is_told = recorder.birth is not None
         return recorder.is_gone() or (not is_told and self._now() - news_at > IDLE)
 
-    def _is_dead(self, row: StudyRow | LoadRunRow, limit_s: float) -> bool:
-        recorder = Recorder(pid=row.recorder_pid, birth=row.recorder_birth)
-        return recorder.is_gone() or is_overdue(row.started_at, limit_s, now=self._now())
+    def _is_dead(self, run: LoadRunRow) -> bool:
+        recorder = Recorder(pid=run.recorder_pid, birth=run.recorder_birth)
+        return recorder.is_gone() or is_overdue(run.started_at, run.timeout_s, now=self._now())
+
+    def _is_abandoned(self, study: StudyRow) -> bool:
+        """Whether nobody works on a study. One that was resumed may have begun long ago."""
+        recorder = Recorder(pid=study.recorder_pid, birth=study.recorder_birth)
+        is_told = recorder.birth is not None
+        late = is_overdue(study.started_at, study.time_limit_s, now=self._now())
+        return recorder.is_gone() or (not is_told and late)
 
     def _location(self, model_id: str, path: Path, **known: object) -> ModelLocationRow:
         return location_row(model_id, path, seen_at=self._now(), **known)

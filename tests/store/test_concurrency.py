@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy import text
 from autotune.domain.errors import UserError
 from autotune.domain.run import Reason
 from autotune.domain.stored import RunState
+from autotune.domain.study import StudyState
 from autotune.store.store import Store
 from tests.factories import make_machine, make_run
 from tests.store import examples, worker
@@ -89,15 +91,30 @@ def test_runs_of_a_dead_process_are_closed_and_others_are_not(file: Path, store:
     assert store.observations() == ()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells a process's birth")
+def test_a_study_lives_as_long_as_its_process(store: Store, clock: examples.Clock) -> None:
+    """One that was resumed may have begun long ago: it is not taken for dead, and not twice."""
+    study_id = examples.start_study(store)
+    store.finish_study(study_id, StudyState.STOPPED)
+    clock.advance(24 * 3600)
+    store.resume_study(study_id)
+    store.close_dead_runs()
+
+    assert store.load_study(study_id).state is StudyState.RUNNING
+    with store.database.write() as session:
+        session.execute(text("UPDATE study SET recorder_birth = 'another boot'"))
+    store.close_dead_runs()
+    assert store.load_study(study_id).state is StudyState.FAILED
+    assert store.load_study(study_id).note == "the process that measured it went away"
+
+
 def test_a_run_given_up_for_lost_may_still_report(store: Store, clock: examples.Clock) -> None:
     """A computer that slept is not a dead one: what it measured counts."""
     run_id = examples.begin(store)
-    study_id = examples.start_study(store)
     clock.advance(2 * 600 + 61)
 
     assert store.close_dead_runs() == 1
     assert store.load_run(run_id).run is None
-    assert store.load_study(study_id).note == "the process that measured it went away"
 
     store.finish_run(run_id, make_run())
     assert store.list_runs()[0].state is RunState.COMPLETE

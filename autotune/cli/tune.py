@@ -141,7 +141,9 @@ def tune(
         is_own = measurer.backend == name
         known = build if is_own else None
         answer = None if fresh else past_answer(question, store, build=known, now=utc_now)
-        past = None if fresh or answer else stopped_trials(question, store)
+        past = None
+        if not (fresh or answer):
+            past = stopped_trials(question, store, build=known, now=utc_now)
         answer = answer or _search(question, measurer, store, strategy, past)
     if as_json:
         print_json(_document(answer, model))
@@ -211,6 +213,8 @@ def _print(answer: Answer, question: Question) -> None:
     default = question.study.default
     if answer.is_default:
         console.print("[bold]The default is the answer: nothing beat it beyond noise.[/]")
+    elif answer.default and not question.limits.keeps(answer.default.measurement):
+        console.print(f"The default does not keep {question.limits}.")
     console.print(f"winner: [bold]{changes_text(answer.winner.config, default)}[/]", soft_wrap=True)
     console.print(_table(answer))
     pairs = f"{answer.winner.n_runs} fresh runs each, alternating"

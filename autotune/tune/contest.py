@@ -210,7 +210,7 @@ class _Contest:
 
     def _tune(self, selection: BackendSelection) -> tuple[Question, Answer]:
         """The study of the best backend; of the next one, where it cannot be measured after all."""
-        problem: MeasurementError | None = None
+        problem: MeasurementError | NothingFitsError | None = None
         usable = [verdict for verdict in selection.ranking if verdict.is_usable]
         for place, verdict in enumerate(usable):
             question = self._question(verdict.name)
@@ -220,7 +220,7 @@ class _Contest:
             question = dataclasses.replace(question, study=study)
             try:
                 return question, self._answer(question, self._contender(verdict.name).build)
-            except MeasurementError as error:
+            except (MeasurementError, NothingFitsError) as error:
                 problem = problem or error
         assert problem is not None, "a selection has a usable backend"
         raise problem
@@ -231,7 +231,7 @@ class _Contest:
             known = past_answer(question, means.store, build=build, now=means.now)
             if known is not None:
                 return known
-            past = stopped_trials(question, means.store)
+            past = stopped_trials(question, means.store, build=build, now=means.now)
         return tune(
             question,
             runner=means.runner_of(question.study.backend),

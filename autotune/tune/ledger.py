@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from autotune.domain import stats
 from autotune.domain.config import Config
+from autotune.domain.limits import Limits
 from autotune.domain.run import Run
 from autotune.features.case import Case
 from autotune.recommend.choose import TIE_RATIO
@@ -16,13 +17,15 @@ class Ledger:
     """The trials of a study by candidate.
 
     Trials are provisional until the next clean anchor confirms that the machine has not drifted
-    since the last one; :meth:`discard_provisional` takes them back.
+    since the last one; :meth:`discard_provisional` takes them back. What breaks the ``limits`` when
+    it is measured can be no answer, the default neither.
     """
 
-    def __init__(self, cases: Sequence[Case], default: Config) -> None:
-        self._cases, self._default = cases, default
+    def __init__(self, cases: Sequence[Case], default: Config, limits: Limits) -> None:
+        self._cases, self._default, self._limits = cases, default, limits
         self._measured: dict[int, list[Run]] = {}
         self._doubtful: dict[int, list[Run]] = {}
+        self._excessive: set[int] = set()
         self._provisional: dict[int, int] = {}
         self.n_trials = 0
 
@@ -34,8 +37,18 @@ class Ledger:
 
     def repeat(self, index: int, run: Run) -> None:
         """Enter one more run of a candidate that was tried."""
-        if run.measurement is not None:
+        if run.measurement is None:
+            return
+        if not self._limits.keeps(run.measurement):
+            self._excessive.add(index)
+            self._measured.pop(index, None)
+        if index not in self._excessive:
             self._measured.setdefault(index, []).append(run)
+
+    @property
+    def breaks_limits(self) -> bool:
+        """Whether something ran, and nothing that ran keeps the limits."""
+        return bool(self._excessive) and not self._measured
 
     @property
     def n_provisional(self) -> int:
@@ -61,10 +74,16 @@ class Ledger:
         runs = min(self._measured.values(), key=typical_s, default=None)
         return runs[-1] if runs else None
 
-    def finalists(self, n: int) -> list[int]:
-        """The fastest candidates, the fastest first; the default is confirmed anyway."""
+    def finalists(self, n: int, *, plain: int = 0) -> list[int]:
+        """The fastest candidates, the fastest first; the default is confirmed anyway.
+
+        ``plain``, the plainest of those that are expected close behind, takes the last place where
+        it is plainer than all of them.
+        """
         others = [index for index in self._measured if index]
-        return sorted(others, key=lambda index: typical_s(self._measured[index]))[:n]
+        fastest = sorted(others, key=lambda index: typical_s(self._measured[index]))[:n]
+        is_plainer = self._n_changes(plain) < min(map(self._n_changes, fastest), default=0)
+        return [*fastest[: n - 1], plain] if plain and is_plainer else fastest
 
     def winner(self, *, noise_sd: float = 0.0) -> int | None:
         """Of the candidates that tie with the fastest, the one nearest to the default.
@@ -75,10 +94,10 @@ class Ledger:
         Where only the default is left, the fastest discarded candidate is put to the proof: the
         confirmation alternates, so a drift cannot favour it.
         """
+        if set(self._measured) <= {0} and self._doubtful:
+            return min(self._doubtful, key=lambda index: typical_s(self._doubtful[index]))
         if not self._measured:
             return None
-        if set(self._measured) == {0} and self._doubtful:
-            return min(self._doubtful, key=lambda index: typical_s(self._doubtful[index]))
         fastest = min(self._measured, key=lambda index: typical_s(self._measured[index]))
         tied = [
             i
@@ -97,8 +116,10 @@ class Ledger:
         return max(math.log1p(TIE_RATIO), noise_sd * math.sqrt(1 / n_ours + 1 / n_theirs))
 
     def _distance(self, index: int) -> tuple[int, float]:
-        changes = self._cases[index].config.differences(self._default)
-        return len(changes), typical_s(self._measured[index])
+        return self._n_changes(index), typical_s(self._measured[index])
+
+    def _n_changes(self, index: int) -> int:
+        return len(self._cases[index].config.differences(self._default))
 
 
 def typical_s(runs: Sequence[Run]) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from autotune.domain.config import Config
-from autotune.domain.errors import MeasurementError
+from autotune.domain.errors import MeasurementError, NothingFitsError
 from autotune.domain.prediction import Prediction, Recommendation
 from autotune.domain.run import Purpose, Run
 from autotune.domain.study import Observation, StudyState
@@ -106,7 +106,7 @@ class _Loop:
         self._predictor = current_predictor(store, question.subject.api)
         self._observations: list[Observation] = [*store.observations()]
         self._strategy = strategy
-        self._ledger = Ledger(question.cases, question.study.default)
+        self._ledger = Ledger(question.cases, question.study.default, question.limits)
         self._default: Run | None = None
         self._failure = ""
         self._anchors: list[Run] = []
@@ -135,6 +135,9 @@ class _Loop:
         """Default, search, confirmation."""
         self._candidates()  # refuses at once when nothing fits
         if self._past is None or not self._go_on(self._past):
+            # What cannot be gone on with costs none of the time.
+            self._started += self._past.spent_s if self._past else 0.0
+            self._past = None
             default = self._try(0, Purpose.PROBE)
             self._failure = default.message
             if default.ok:
@@ -145,11 +148,15 @@ class _Loop:
         self._race()
         winner = self._ledger.winner(noise_sd=process_noise_sd(self._anchors))
         if winner is None:
-            raise MeasurementError(
-                f"no configuration of {self._question.subject.model_path.name} could be measured: "
-                f"{self._failure}"
-            )
+            raise self._nothing()
         return self._confirm(winner)
+
+    def _nothing(self) -> MeasurementError | NothingFitsError:
+        """Why there is no answer."""
+        name, limits = self._question.subject.model_path.name, self._question.limits
+        if self._ledger.breaks_limits:
+            return NothingFitsError(f"nothing that ran of {name} keeps {limits}: allow more")
+        return MeasurementError(f"no configuration of {name} could be measured: {self._failure}")
 
     def _go_on(self, past: Trials) -> bool:
         """Take up the trials of a stopped study; False where the machine is not what it was.
@@ -203,7 +210,9 @@ class _Loop:
 
     def _race(self) -> None:
         """Run the fastest candidates again, by turns: one lucky run must not decide."""
-        finalists = self._finalists()
+        near, default = self._candidates(), self._question.study.default
+        plain = choose(near, default=default, tie_ratio=PLAIN_RATIO)
+        finalists = self._ledger.finalists(FINALISTS, plain=plain)
         for _ in range(RACE_ROUNDS if len(finalists) > 1 else 0):
             for index in finalists:
                 best = self._ledger.best
@@ -212,18 +221,6 @@ class _Loop:
                 case = self._question.cases[index]
                 _, run = self._run(case, Purpose.REBENCH, "racing")
                 self._ledger.repeat(index, run)
-
-    def _finalists(self) -> list[int]:
-        """The fastest so far, and the plainest of those that are expected close behind."""
-        default = self._question.study.default
-        fastest = self._ledger.finalists(FINALISTS)
-        plain = choose(self._candidates(), default=default, tie_ratio=PLAIN_RATIO)
-
-        def n_changes(index: int) -> int:
-            return len(self._question.cases[index].config.differences(default))
-
-        is_plainer = n_changes(plain) < min(map(n_changes, fastest), default=0)
-        return [*fastest[: FINALISTS - 1], plain] if plain and is_plainer else fastest
 
     def _is_steady(self) -> bool:
         """Re-measure the anchor: is the machine what it was?
@@ -268,14 +265,13 @@ class _Loop:
     def _has_time_for_anchor(self, wait_s: float = 0.0) -> bool:
         """Whether one more run of the default and the confirmation fit into what is left."""
         assert self._default is not None
-        anchor_s = wait_s + run_s(request_s(self._default))
-        return self._left_s() > anchor_s + self._confirmation_s()
+        return self._left_s() > wait_s + run_s(request_s(self._default)) + self._confirmation_s()
 
     def _best_log_s(self, candidates: Candidates) -> float:
-        """Log request seconds to beat: the best measured, else the default's expectation."""
+        """Log request seconds to beat: the best measured; anything is better than nothing."""
         best = self._ledger.best
         if best is None:
-            return float(candidates.forecast.request().mean[0])
+            return float(candidates.forecast.request().mean[candidates.feasible > 0].max())
         return float(np.log(request_s(best)))
 
     def _has_time_for(self, candidates: Candidates, index: int) -> bool:
@@ -349,9 +345,13 @@ class _Loop:
         )
         if self._default is None:
             return self._answer(winner, found.winners, None)
-        if found.is_proven:
+        if found.is_proven or not self._keeps(found.defaults):
             return self._answer(winner, found.winners, found.defaults)
         return self._answer(0, found.defaults, found.defaults)
+
+    def _keeps(self, runs: Sequence[Run]) -> bool:
+        """Whether a configuration stays within the limits."""
+        return self._question.limits.keeps(pool(runs).measurement)
 
     def _confirmed(self, index: int) -> Run:
         """A fresh run of a candidate; one failure is forgiven.
@@ -367,6 +367,9 @@ class _Loop:
     def _answer(self, index: int, runs: Sequence[Run], defaults: Sequence[Run] | None) -> Answer:
         if not all(run.ok for run in runs):
             raise MeasurementError(f"the winner ran once and then failed: {runs[-1].message}")
+        if not self._keeps(runs):
+            limits = self._question.limits
+            raise NothingFitsError(f"what kept {limits} at first no longer did: allow more")
         winner, default = pool(runs), pool(defaults) if defaults else None
         return Answer(
             study_id=self.study_id,

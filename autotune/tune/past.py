@@ -13,7 +13,7 @@ from autotune.predict.life import current_predictor
 from autotune.recommend.choose import recommend
 from autotune.store.store import Store
 from autotune.tune.question import Answer, Question
-from autotune.tune.verdict import is_faster, pool, process_noise_sd, speedup
+from autotune.tune.verdict import pool, speedup
 
 FRESH = timedelta(days=7)
 """An older answer is measured again."""
@@ -51,15 +51,25 @@ def past_answer(
         return None
     n_trials = 1 + sum(record.trial.purpose is Purpose.EXPLORE for record in records)
     runs = [record.run for record in confirmed if record.run is not None]
-    default = question.study.default
-    noise_sd = process_noise_sd(
-        [r.run for r in records if r.run is not None and r.trial.config == default]
-    )
-    return _answer(question, store, study, runs, n_trials=n_trials, noise_sd=noise_sd)
+    answer = _answer(question, store, study, runs, n_trials=n_trials)
+    if answer is not None:
+        store.record_recommendation(
+            answer.recommendation,
+            machine_id=question.subject.machine_id,
+            model_id=question.subject.model.model_id,
+            study_id=study.study_id,
+            speedup=answer.speedup.request if answer.speedup else None,
+        )
+    return answer
 
 
-def stopped_trials(question: Question, store: Store) -> Trials | None:
-    """The trials of a study that asked the same and was stopped, or lost its process."""
+def stopped_trials(
+    question: Question, store: Store, *, build: str | None, now: Callable[[], datetime]
+) -> Trials | None:
+    """The trials of a study that asked the same and was stopped, or lost its process.
+
+    Those of another ``build``, and old ones, are no part of it any more.
+    """
     store.close_dead_runs()
     study = _find(question, store)
     if study is None or study.state not in (StudyState.STOPPED, StudyState.FAILED):
@@ -69,6 +79,8 @@ def stopped_trials(question: Question, store: Store) -> Trials | None:
         for record in _records(store, study)
         if record.run is not None
         and record.summary.discarded_at is None
+        and build in (None, record.summary.build)
+        and now() - record.run.started_at <= FRESH
         and (record.run.reason is None or record.run.reason.is_label)
         and record.trial.purpose in (Purpose.PROBE, Purpose.EXPLORE)
     ]
@@ -98,30 +110,31 @@ def _answer(
     runs: Sequence[Run],
     *,
     n_trials: int,
-    noise_sd: float,
 ) -> Answer | None:
-    """The verdict once more, from the same confirmation."""
-    default = question.study.default
-    defaults = [run for run in runs if run.trial.config == default]
-    winners = [run for run in runs if run.trial.config != default]
-    if not defaults or len(winners) > len(defaults):
+    """The verdict once more, with the runs that confirmed it.
+
+    Runs of a confirmation that was broken off may have been of another configuration.
+    """
+    advice = store.find_verdict(study.study_id, backend=study.study.backend)
+    if advice is None:
         return None
-    # A winner that failed in its confirmation has proven nothing.
-    whole = len(winners) == len(defaults)
-    proven = whole and is_faster(winners, defaults, noise_sd=noise_sd)
-    best, base = pool(winners if proven else defaults), pool(defaults)
+    defaults = [run for run in runs if run.trial.config == question.study.default]
+    winners = [run for run in runs if run.trial.config == advice.config]
     configs = [case.config for case in question.cases]
+    if not winners or advice.config not in configs:
+        return None
+    best, base = pool(winners), pool(defaults) if defaults else None
     return Answer(
         study_id=study.study_id,
         default=base,
         winner=best,
-        is_default=not proven,
-        speedup=speedup(best, base),
+        is_default=advice.config == question.study.default,
+        speedup=speedup(best, base) if base else None,
         recommendation=recommend(
             current_predictor(store, question.subject.api),
             question.cases,
             target=question.study.target,
-            default=default,
+            default=question.study.default,
             available_bytes=question.available_bytes,
             limits=question.limits,
             quality=store.quality_costs(question.subject.model.model_id),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from autotune.domain.config import Config
+from autotune.domain.limits import Limits
 from autotune.domain.run import Run
 from autotune.domain.workload import Workload
 from autotune.tune.ledger import Ledger
 from tests.factories import make_generation, make_run, make_trial
 from tests.simulation import DEFAULT, make_subject
 
+NO_LIMITS = Limits()
 PLAIN = DEFAULT.replace(n_threads=4)
 FANCY = DEFAULT.replace(n_threads=4, n_ubatch=64, flash_attn="on")
 WORKLOAD = Workload(n_prompt=64, n_gen=4)
@@ -16,17 +18,20 @@ WORKLOAD = Workload(n_prompt=64, n_gen=4)
 
 def run(config: Config, request_ms: float) -> Run:
     """A run whose requests take so long."""
+    prefill_ns = round(request_ms * 0.5e6)
     generation = make_generation(
-        prefill_ns=round(request_ms * 0.5e6), token_ns=(round(request_ms * 0.125e6),) * 4
+        prefill_ns=prefill_ns,
+        ttft_ns=prefill_ns,
+        token_ns=(round(request_ms * 0.125e6),) * 4,
     )
     return make_run(trial=make_trial(config=config), generations=(generation,) * 3)
 
 
-def ledger(**request_ms: tuple[float, ...]) -> Ledger:
+def ledger(limits: Limits = NO_LIMITS, **request_ms: tuple[float, ...]) -> Ledger:
     """The default, a plain and a fancy candidate, each with its runs."""
     configs = {"default": DEFAULT, "plain": PLAIN, "fancy": FANCY}
     cases = make_subject().cases("simulated", configs.values(), WORKLOAD)
-    ledger = Ledger(cases, DEFAULT)
+    ledger = Ledger(cases, DEFAULT, limits)
     for index, (name, config) in enumerate(configs.items()):
         for milliseconds in request_ms.get(name, ()):
             ledger.repeat(index, run(config, milliseconds))
@@ -52,3 +57,17 @@ def test_with_noise_one_more_knob_has_to_earn_its_place() -> None:
 def test_a_gain_that_may_be_luck_is_the_defaults() -> None:
     """The default is the plainest of all."""
     assert ledger(default=(103,), fancy=(100,)).winner(noise_sd=0.05) == 0
+
+
+def test_what_breaks_a_limit_is_no_answer() -> None:
+    """However fast, and the default neither; where nothing keeps it, that is known."""
+    half_of_150 = Limits(ttft_s=0.075)
+    none = ledger(half_of_150, default=(200,), plain=(151,), fancy=(140, 160))
+    one = ledger(half_of_150, default=(160,), plain=(149,), fancy=(140, 160))
+
+    assert none.winner() is None
+    assert none.best is None
+    assert none.breaks_limits
+    assert one.winner() == 1
+    assert one.finalists(3) == [1]
+    assert not one.breaks_limits

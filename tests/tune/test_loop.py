@@ -11,12 +11,14 @@ import pytest
 
 from autotune.domain.config import Config
 from autotune.domain.errors import MeasurementError, NothingFitsError
+from autotune.domain.limits import Limits
 from autotune.domain.run import Purpose, Reason, Run, Trial
 from autotune.domain.study import StudyState
 from autotune.measure.simulated import SimulatedMachine, SimulatedRunner
 from autotune.store.store import Store
 from autotune.tune.loop import tune
 from autotune.tune.question import Answer, Progress
+from tests.factories import make_trial
 from tests.simulation import DEFAULT, SMALL, TRUTH, WORKLOAD, make_cases, make_question
 
 
@@ -268,3 +270,37 @@ def test_there_is_no_race_without_time_for_the_confirmation(store: Store) -> Non
 
     assert answer.elapsed_s <= 60
     assert answer.winner.n_runs >= 2
+
+
+def test_an_answer_keeps_the_limits(store: Store) -> None:
+    """The default is fast and takes too much memory: what keeps the limit is the answer."""
+    fast = DEFAULT.replace(n_ubatch=256, n_threads=4, flash_attn="on")
+    runner = SimulatedRunner(SMALL, TRUTH)
+    peaks = {
+        case.config: runner.run(make_trial(config=case.config, workload=WORKLOAD)).peak_rss_bytes
+        for case in make_cases(default=fast)
+    }
+    most = peaks[fast] or 0
+    limit = (min(peak or 0 for peak in peaks.values()) + most) // 2
+    study(store, default=fast)  # so that memory is known
+    answer, _ = study(store, default=fast, limits=Limits(memory_bytes=limit))
+
+    assert answer.default is not None
+    assert (answer.default.measurement.peak_memory_bytes or 0) > limit
+    assert (answer.winner.measurement.peak_memory_bytes or 0) <= limit
+    assert not answer.is_default
+    assert answer.recommendation.config == answer.winner.config
+
+
+def test_where_nothing_that_ran_keeps_the_limits_it_is_one_line(store: Store) -> None:
+    """A prediction had promised more than was measured."""
+    machine = SimulatedMachine(
+        read_bytes_per_s=TRUTH.read_bytes_per_s / 3, flops_per_s=TRUTH.flops_per_s / 3
+    )
+    runner = SimulatedRunner(SMALL, machine)
+    trials = [make_trial(config=case.config, workload=WORKLOAD) for case in make_cases()]
+    measured = [run.measurement for run in map(runner.run, trials)]
+    first_s = min(m.ttft_s.low for m in measured if m and m.ttft_s)
+    with pytest.raises(NothingFitsError, match="--max-ttft"):
+        study(store, machine=machine, limits=Limits(ttft_s=0.9 * first_s))
+    assert store.list_studies()[0].state is StudyState.FAILED

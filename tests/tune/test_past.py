@@ -36,6 +36,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def simulated_now() -> datetime:
+    """The moment of simulated runs, which bear a fixed date."""
+    return datetime(2026, 1, 1, 1, tzinfo=UTC)
+
+
 class Stopped:
     """A runner that is stopped by the user after so many trials."""
 
@@ -63,7 +68,7 @@ def stop_after(store: Store, n_trials: int) -> Question:
 def test_a_stopped_study_goes_on_where_it_was(store: Store) -> None:
     """The same study, no configuration tried twice, and the default only as an anchor."""
     question = stop_after(store, 4)
-    past = stopped_trials(question, store)
+    past = stopped_trials(question, store, build=None, now=simulated_now)
     assert past is not None
     answer = tune(
         question, runner=SimulatedRunner(SMALL, TRUTH), store=store, sleep=no_sleep, past=past
@@ -81,7 +86,7 @@ def test_a_stopped_study_goes_on_where_it_was(store: Store) -> None:
 def test_trials_of_another_machine_state_are_taken_back(store: Store) -> None:
     """The anchor is twice as slow as before: the search begins anew, and says what it dropped."""
     question = stop_after(store, 4)
-    past = stopped_trials(question, store)
+    past = stopped_trials(question, store, build=None, now=simulated_now)
     slow = SimulatedMachine(
         read_bytes_per_s=TRUTH.read_bytes_per_s / 2, flops_per_s=TRUTH.flops_per_s / 2
     )
@@ -116,7 +121,7 @@ def test_a_finished_study_answers_at_once(store: Store) -> None:
     assert again.n_trials == first.n_trials
     assert again.recommendation.config == first.winner.config
     assert store.count_runs() == n_runs
-    assert stopped_trials(question, store) is None
+    assert stopped_trials(question, store, build=None, now=simulated_now) is None
 
 
 @pytest.mark.parametrize("change", ["limits", "cases", "age", "build"])
@@ -136,3 +141,71 @@ def test_another_question_is_not_answered_from_the_past(store: Store, change: st
 
     assert past_answer(question, store, build=build, now=clock) is None
     assert dataclasses.is_dataclass(question)
+
+
+def test_the_answer_is_the_studys_whatever_was_broken_off_before(
+    store: Store, tmp_path: Path
+) -> None:
+    """Ctrl-C in the middle of a confirmation leaves runs of it behind."""
+    with Store.open(tmp_path / "whole.db", now=now) as other:
+        whole = tune(
+            make_question(other), runner=SimulatedRunner(SMALL, TRUTH), store=other, sleep=no_sleep
+        )
+        n_runs = other.count_runs()
+    assert not whole.is_default
+    question = stop_after(store, n_runs - 3)
+    past = stopped_trials(question, store, build=None, now=simulated_now)
+    answer = tune(
+        question, runner=SimulatedRunner(SMALL, TRUTH), store=store, sleep=no_sleep, past=past
+    )
+    again = past_answer(question, store, build=None, now=now)
+
+    assert again is not None
+    assert (again.is_default, again.winner) == (answer.is_default, answer.winner)
+
+
+def test_an_answer_from_the_past_is_the_newest_advice(store: Store) -> None:
+    """Whatever another question was answered with meanwhile: export writes what was shown."""
+    question = make_question(store)
+    answer = tune(question, runner=SimulatedRunner(SMALL, TRUTH), store=store, sleep=no_sleep)
+    other = dataclasses.replace(question.study, question_id="another")
+    where = {"machine_id": "m", "model_id": SMALL.model_id}
+    config = answer.winner.config.replace(n_ubatch=64)
+    advice = dataclasses.replace(
+        answer.recommendation,
+        prediction=dataclasses.replace(answer.recommendation.prediction, config=config),
+    )
+    study_id = store.start_study(other, **where)
+    store.record_recommendation(advice, **where, study_id=study_id, speedup=2.0)
+    assert past_answer(question, store, build=None, now=now) is not None
+    found = store.find_recommendation(**where)
+
+    assert found is not None
+    assert (found.study_id, found.config) == (answer.study_id, answer.winner.config)
+
+
+@pytest.mark.parametrize("change", ["build", "age"])
+def test_trials_of_another_build_or_of_long_ago_are_not_gone_on_with(
+    store: Store, change: str
+) -> None:
+    """They would stand beside new ones as if nothing had happened."""
+    question = stop_after(store, 4)
+    later = lambda: datetime(2027, 1, 1, tzinfo=UTC)  # noqa: E731
+    build, clock = ("another 1.0", simulated_now) if change == "build" else (None, later)
+
+    assert stopped_trials(question, store, build=build, now=clock) is None
+
+
+def test_what_cannot_be_gone_on_with_costs_no_time(store: Store) -> None:
+    """The default never ran: the study begins anew, with all of its time."""
+    question = stop_after(store, 4)
+    past = stopped_trials(question, store, build=None, now=simulated_now)
+    assert past is not None
+    others = tuple((i, run) for i, run in past.runs if run.trial.config != question.study.default)
+    spent = dataclasses.replace(past, runs=others, spent_s=10 * question.study.time_limit_s)
+    answer = tune(
+        question, runner=SimulatedRunner(SMALL, TRUTH), store=store, sleep=no_sleep, past=spent
+    )
+
+    assert answer.n_trials > 2
+    assert answer.n_resumed == 0

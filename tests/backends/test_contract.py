@@ -133,8 +133,11 @@ def quick_path(engine: Engine, model_path: Path, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="module")
-def session(engine: Engine, model_path: Path) -> Iterator[Session]:
+def session(engine: Engine, model_path: Path, request: pytest.FixtureRequest) -> Iterator[Session]:
     """SmolLM2 with a small context."""
+    if engine.backend.name == "transformers":
+        yield request.getfixturevalue("unpacked_smollm2")
+        return
     session = engine.backend.load(model_path, engine.small)
     yield session
     session.close()

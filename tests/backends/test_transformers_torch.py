@@ -63,14 +63,6 @@ def session(backend: TransformersBackend, tiny: Path) -> Iterator[TransformersSe
     session.close()
 
 
-@pytest.fixture(scope="module")
-def smollm2(backend: TransformersBackend, smollm2_path: Path) -> Iterator[TransformersSession]:
-    """A real model, in float32."""
-    session = backend.load(smollm2_path, F32)
-    yield session
-    session.close()
-
-
 def weights_of(session: TransformersSession) -> dict[str, Any]:
     """The weights by transformers' names."""
     return dict(session._model._model.named_parameters())
@@ -103,13 +95,13 @@ print(model.dtype, model.device, model.config._attn_implementation, torch.get_nu
 
 
 def test_weights_are_the_files_de_quantised(
-    smollm2: TransformersSession, smollm2_path: Path
+    unpacked_smollm2: TransformersSession, smollm2_path: Path
 ) -> None:
     """Held against the reference: the embedding, Q4_1 in the file, float32 in memory."""
     from gguf import GGUFReader, quants
 
-    ours = weights_of(smollm2)["model.embed_tokens.weight"].detach().numpy()
-    n_bytes = smollm2.report().total_bytes("model")
+    ours = weights_of(unpacked_smollm2)["model.embed_tokens.weight"].detach().numpy()
+    n_bytes = unpacked_smollm2.report().total_bytes("model")
     tensor = next(t for t in GGUFReader(smollm2_path).tensors if t.name == "token_embd.weight")
 
     np.testing.assert_array_equal(ours, quants.dequantize(tensor.data, tensor.tensor_type))
@@ -119,7 +111,7 @@ def test_weights_are_the_files_de_quantised(
 
 
 def test_the_model_thinks_what_it_thinks_in_llama_cpp(
-    smollm2: TransformersSession, smollm2_path: Path
+    unpacked_smollm2: TransformersSession, smollm2_path: Path
 ) -> None:
     """The same tokens of a text, the same likeliest next ones but for near ties.
 
@@ -133,12 +125,12 @@ def test_the_model_thinks_what_it_thinks_in_llama_cpp(
     llama.eval(tokens)
     theirs = llama.scores[: len(tokens)].argmax(axis=1)
     llama.close()
-    model = smollm2._model._model
-    with smollm2._computing():
-        logits = model(input_ids=smollm2._torch.tensor([tokens])).logits[0]
+    model = unpacked_smollm2._model._model
+    with unpacked_smollm2._computing():
+        logits = model(input_ids=unpacked_smollm2._torch.tensor([tokens])).logits[0]
     ours = logits.argmax(dim=1).numpy()
 
-    assert smollm2._text._vocabulary.tokens(FACTS, chat=False) == tokens
+    assert unpacked_smollm2._text._vocabulary.tokens(FACTS, chat=False) == tokens
     assert np.mean(ours == theirs) > 0.9
 
 

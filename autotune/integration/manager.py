@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from autotune.domain.errors import AutotuneError, UserError, WorkFailedError
@@ -33,7 +32,6 @@ from autotune.integration.session import SessionStats
 from autotune.integration.words import word
 from autotune.serving.endings import RequestError
 from autotune.serving.loaded_model import Answer
-from autotune.store.kpis import Scope, read_kpis
 
 _log = logging.getLogger(__name__)
 _MAX_TOKENS = 256
@@ -311,12 +309,7 @@ class PerformanceIntegratedBackendManager:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     def _requests(
@@ -374,8 +367,7 @@ class PerformanceIntegratedBackendManager:
         return self.current_backend.describe() if self.current_backend else None
 
     def _kpis(self) -> dict[str, Any]:
-        database = self.performance_optimizer.performance_cache.store.database
-        return dataclasses.asdict(read_kpis(database, Scope()))
+        return dataclasses.asdict(self.performance_optimizer.performance_cache.store.kpis())
 
     def _cache_statistics(self) -> dict[str, Any]:
         """``optimization_cache_size``: questions answered so far; the rest is the store's."""

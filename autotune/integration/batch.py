@@ -20,7 +20,7 @@ from autotune.facts.machine import read_state
 from autotune.integration.configs import GenerationConfig
 from autotune.integration.current import find_serve
 from autotune.serving.crew import Serve
-from autotune.serving.endings import cancelled, is_fatal
+from autotune.serving.endings import asked_within, cancelled, is_fatal
 from autotune.serving.queue_stats import Counts, Times
 from autotune.serving.request_queue import RequestQueue
 from autotune.serving.ticket import RequestFuture
@@ -159,12 +159,15 @@ class BatchProcessor:
 
         None where it is not there in time, as the guide's applications expect: ask again, the
         request goes on. Raises the error that the request failed with, and UserError where no
-        model is loaded after that time, or nothing is known of the request (any more).
+        model is loaded after that time, nothing is known of the request (any more), or a listener
+        asks whose own answer has to end first.
         """
         if timeout is not None:
             require_number("timeout", timeout, low=0)
         with self._lock:
             entry = self._entry(request_id)
+        if timeout != 0 and not entry.future.done() and self.queue.is_served_here_alone:
+            raise asked_within()
         if not wait([entry.future], timeout).done:
             if not self.queue.has_engine:
                 raise UserError(_NO_MODEL)

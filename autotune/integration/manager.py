@@ -201,9 +201,9 @@ class PerformanceIntegratedBackendManager:
         :class:`GenerationConfig`. What is not set is what the ``custom_args`` of the loaded
         backend say, else 256 tokens and the defaults of :class:`GenerationConfig`.
 
-        Raises UserError without a loaded model or for a setting that cannot be; WorkFailedError
-        where the engine dies, the model is unloaded meanwhile, the prompt does not fit, or the
-        time is over.
+        Raises UserError without a loaded model, for a setting that cannot be, or in ``on_text``:
+        its answer has to end before the next is asked for; WorkFailedError where the engine dies,
+        the model is unloaded meanwhile, the prompt does not fit, or the time is over.
         """
         (request,) = self._requests([prompt], max_tokens, temperature, sampling)
         listen = on_text or take_all
@@ -319,8 +319,13 @@ class PerformanceIntegratedBackendManager:
         temperature: float | None,
         sampling: Mapping[str, Any],
     ) -> list[TextRequest]:
-        """Prompts with the settings of their generation. Raises UserError without a model."""
-        backend_config = self._require_model().config
+        """Prompts with the settings of their generation.
+
+        Raises UserError without a model, and in a listener of it.
+        """
+        backend = self._require_model()
+        backend.require_no_listener()
+        backend_config = backend.config
         given = {"max_tokens": max_tokens, "temperature": temperature, **sampling}
         if max_tokens is None and "max_tokens" not in backend_config.custom_args:
             given["max_tokens"] = _MAX_TOKENS

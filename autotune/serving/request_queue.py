@@ -100,6 +100,12 @@ class RequestQueue:
         """Whether there is an engine to serve them."""
         return self._engine is not None
 
+    @property
+    def is_served_here_alone(self) -> bool:
+        """Whether nobody serves but the current thread: what waits, waits for it."""
+        crew = self._crew
+        return crew is not None and crew.threads == [threading.current_thread()]
+
     def start(self) -> None:
         """Take and serve requests; harmless where it does already."""
         with self._changed:

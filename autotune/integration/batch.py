@@ -78,6 +78,7 @@ class BatchProcessor:
             name="autotune-batch",
         )
         """What serves; for futures, which can be awaited, submit there."""
+        self._has_owner = False
         self._max_results, self._keep_s, self._clock = max_results, keep_s, clock
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
@@ -115,11 +116,17 @@ class BatchProcessor:
         n_slots: int = 1,
         is_fatal: Callable[[BaseException], bool] = is_fatal,
     ) -> None:
-        """Serve requests on a loaded model: see :meth:`RequestQueue.attach`."""
+        """Serve requests on a loaded model: see :meth:`RequestQueue.attach`.
+
+        Where it dies, or is taken out of :attr:`queue` for a while, no other is looked for until
+        :meth:`detach`.
+        """
+        self._has_owner = True
         self.queue.attach(serve, n_slots=n_slots, is_fatal=is_fatal)
 
     def detach(self, *, timeout_s: float = 5.0) -> None:
         """Take the model away; what waits goes on waiting: see :meth:`RequestQueue.detach`."""
+        self._has_owner = False
         self.queue.detach(timeout_s=timeout_s)
 
     def submit_request(
@@ -145,8 +152,8 @@ class BatchProcessor:
                 f"generation_config={generation_config!r} is not valid: give a GenerationConfig"
             )
         request = generation_config.to_request(prompt, chat=chat)
-        if not self.queue.has_engine and (serve := find_serve()) is not None:
-            self.attach(serve)
+        if not (self._has_owner or self.queue.has_engine) and (serve := find_serve()) is not None:
+            self.queue.attach(serve)
         future = self.queue.submit(request, priority=priority, timeout_s=timeout_s, on_text=on_text)
         request_id = f"request-{next(self._numbers)}"
         with self._lock:

@@ -167,7 +167,7 @@ class PerformanceIntegratedBackendManager:
     def _queue_waiting(self) -> Iterator[None]:
         """What waits in the queue goes on waiting for the next model, also after a death."""
         processor = self.performance_optimizer.batch_processor
-        processor.detach()
+        processor.queue.detach()
         try:
             yield
         finally:

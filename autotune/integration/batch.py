@@ -19,6 +19,7 @@ from autotune.domain.units import MIB
 from autotune.facts.machine import read_state
 from autotune.integration.configs import GenerationConfig
 from autotune.integration.current import find_serve
+from autotune.integration.dropped import end_with
 from autotune.serving.crew import Serve
 from autotune.serving.endings import asked_within, cancelled, is_fatal
 from autotune.serving.queue_stats import Counts, Times
@@ -78,6 +79,7 @@ class BatchProcessor:
             name="autotune-batch",
         )
         """What serves; for futures, which can be awaited, submit there."""
+        end_with(self, self.queue.stop)
         self._has_owner = False
         self._max_results, self._keep_s, self._clock = max_results, keep_s, clock
         self._lock = threading.Lock()

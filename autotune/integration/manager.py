@@ -23,6 +23,7 @@ from autotune.integration.benchmark import Benchmark, benchmark, describe, weakn
 from autotune.integration.cache import utc_now
 from autotune.integration.configs import BackendConfig
 from autotune.integration.current import note_load
+from autotune.integration.dropped import weakly
 from autotune.integration.engine import ModelBackend, take_all
 from autotune.integration.hardware import HardwareDetector
 from autotune.integration.loading import LoadingResult
@@ -43,8 +44,8 @@ class PerformanceIntegratedBackendManager:
 
     Every load and every generation becomes a row of the store (``cache_file``, see
     :class:`ModelPerformanceCache`) and teaches the next recommendation. Close it, or use ``with``;
-    what is loaded after that opens it again. Usable from several threads: one loads at a time, and
-    one request is answered at a time.
+    what is loaded after that opens it again, and one that nobody holds gives all back. Usable from
+    several threads: one loads at a time, and one request is answered at a time.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class PerformanceIntegratedBackendManager:
         self._lock = threading.RLock()
         """One load at a time; whoever generates or unloads does not need it."""
         self.performance_optimizer.start()
-        self.performance_optimizer.batch_processor.attach(self._serve)
+        self.performance_optimizer.batch_processor.attach(weakly(self._serve))
 
     @property
     def current_model_path(self) -> str | None:
@@ -172,7 +173,7 @@ class PerformanceIntegratedBackendManager:
             yield
         finally:
             processor.start()
-            processor.attach(self._serve)
+            processor.attach(weakly(self._serve))
 
     def unload_model(self) -> bool:
         """Give the model's memory back; whether there was one.

@@ -31,6 +31,7 @@ from autotune.integration.advice import (
 from autotune.integration.cache import ModelPerformanceCache, recall, utc_now
 from autotune.integration.configs import BackendConfig
 from autotune.integration.current import note_advice
+from autotune.integration.dropped import end_with
 from autotune.integration.engines import require_backend
 from autotune.integration.expectations import predicted_performance
 from autotune.integration.hardware import HardwareDetector, machine_numbers
@@ -92,6 +93,7 @@ class PerformanceOptimizer:
         self.workplace = Workplace(
             self.performance_cache, self._knowledge, environ=environ, now=now
         )
+        end_with(self, self.workplace.close)
 
     @property
     def batch_processor(self) -> BatchProcessor:

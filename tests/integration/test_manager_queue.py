@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
+from autotune.domain.errors import WorkFailedError
 from autotune.integration import current, engine
 from autotune.integration.configs import GenerationConfig
+from autotune.integration.manager import PerformanceIntegratedBackendManager
 from tests.integration.fake_model import FakeModel
-from tests.integration.managers import Make, load
+from tests.integration.managers import Make, brief, load, make
+from tests.serving.waiting import await_true
 
 CONFIG = GenerationConfig(max_tokens=2)
 
@@ -48,3 +55,33 @@ def test_what_is_asked_while_a_model_is_loaded_waits_for_that(
 
     assert processor.get_result(request_id) == "yes"
     assert len(made) == 1
+
+
+def test_a_manager_that_is_dropped_leaves_nothing(
+    probed_db: Path, cache_file: Path, smollm2_path: Path, models: list[FakeModel]
+) -> None:
+    """No thread, no connection, no model; and before its first request it has no thread."""
+    cache_file.write_bytes(probed_db.read_bytes())
+    threads = set(threading.enumerate())
+    manager = make(cache_file)
+    assert manager.get_comprehensive_performance_stats()["batch_statistics"]["is_running"]
+    assert set(threading.enumerate()) == threads
+    load(manager, smollm2_path)
+    assert brief(manager, use_batch_processing=True, on_text=partial(_is_heard, manager)) == "yes"
+    processor, listen = manager.performance_optimizer.batch_processor, partial(_is_heard, manager)
+    late = processor.submit_request("?", CONFIG, timeout_s=0, on_text=listen)
+    with pytest.raises(WorkFailedError, match="not started within"):
+        processor.get_result(late)
+
+    found = weakref.ref(manager)
+    del manager, processor, listen
+    gc.collect()
+
+    assert found() is None
+    assert models[0].is_closed
+    await_true(lambda: set(threading.enumerate()) <= threads)
+    assert not [file for file in psutil.Process().open_files() if str(cache_file) in file.path]
+
+
+def _is_heard(manager: PerformanceIntegratedBackendManager, _text: str) -> bool:
+    return manager.current_backend is not None

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from autotune.domain.errors import UserError
 from autotune.domain.units import MIB
 from autotune.facts.machine import read_state
 from autotune.integration.configs import GenerationConfig
-from autotune.integration.current import find_serve
+from autotune.integration.current import find_serve, give_back
 from autotune.integration.dropped import end_with
 from autotune.serving.crew import Serve
 from autotune.serving.endings import asked_within, cancelled, is_fatal
@@ -79,7 +80,7 @@ class BatchProcessor:
             name="autotune-batch",
         )
         """What serves; for futures, which can be awaited, submit there."""
-        end_with(self, self.queue.stop)
+        end_with(self, partial(_stop, self.queue))
         self._has_owner = False
         self._max_results, self._keep_s, self._clock = max_results, keep_s, clock
         self._lock = threading.Lock()
@@ -107,9 +108,9 @@ class BatchProcessor:
         """Take no more requests; harmless where it is stopped. Results can still be fetched.
 
         With ``drain``, what waits is served first, for at most ``timeout_s``. What then waits or
-        runs fails with CANCELLED.
+        runs fails with CANCELLED. A model that was loaded for this queue alone is unloaded.
         """
-        self.queue.stop(drain=drain, timeout_s=timeout_s)
+        _stop(self.queue, drain=drain, timeout_s=timeout_s)
 
     def attach(
         self,
@@ -125,11 +126,13 @@ class BatchProcessor:
         """
         self._has_owner = True
         self.queue.attach(serve, n_slots=n_slots, is_fatal=is_fatal)
+        give_back(self.queue)
 
     def detach(self, *, timeout_s: float = 5.0) -> None:
         """Take the model away; what waits goes on waiting: see :meth:`RequestQueue.detach`."""
         self._has_owner = False
         self.queue.detach(timeout_s=timeout_s)
+        give_back(self.queue)
 
     def submit_request(
         self,
@@ -154,7 +157,7 @@ class BatchProcessor:
                 f"generation_config={generation_config!r} is not valid: give a GenerationConfig"
             )
         request = generation_config.to_request(prompt, chat=chat)
-        if not (self._has_owner or self.queue.has_engine) and (serve := find_serve()) is not None:
+        if self._needs_model and (serve := find_serve(self.queue)):
             self.queue.attach(serve)
         future = self.queue.submit(request, priority=priority, timeout_s=timeout_s, on_text=on_text)
         request_id = f"request-{next(self._numbers)}"
@@ -218,6 +221,11 @@ class BatchProcessor:
             "by_priority": {level: _flat(counts) for level, counts in stats.by_priority.items()},
         }
 
+    @property
+    def _needs_model(self) -> bool:
+        """Whether what it takes is served by nobody, and nobody is going to attach a model."""
+        return self.queue.is_running and not (self._has_owner or self.queue.has_engine)
+
     def _entry(self, request_id: str) -> _Entry:
         """Called with the lock held."""
         self._forget_old()
@@ -238,6 +246,15 @@ class BatchProcessor:
         oldest_at = self._clock() - self._keep_s
         while self._done and (len(self._done) > self._max_results or self._done[0][0] < oldest_at):
             del self._entries[self._done.popleft()[1]]
+
+
+def _stop(queue: RequestQueue, *, drain: bool = False, timeout_s: float | None = None) -> None:
+    """Stop a queue; what it was lent, it gives back."""
+    try:
+        queue.stop(drain=drain, timeout_s=timeout_s)
+    finally:  # also on Ctrl-C while it drains
+        if not queue.is_running and give_back(queue):
+            queue.detach()
 
 
 def _flat(counts: Counts) -> dict[str, Any]:

@@ -98,6 +98,12 @@ class ModelBackend:
         run = self.run
         return round((run.peak_rss_bytes or 0) / MIB) if run else 0
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory that unloading gives back; mapped weights count as free while they are held."""
+        run = self.run
+        return (run.peak_anon_bytes or 0) if run else 0
+
     def describe(self) -> dict[str, Any] | None:
         """``path``, ``backend``, ``config``, ``memory_usage`` (MiB); None without a model."""
         path, config = self.model_path, self.config

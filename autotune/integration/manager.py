@@ -93,22 +93,24 @@ class PerformanceIntegratedBackendManager:
 
         ``hardware_preference`` is ``auto``, ``gpu`` or ``cpu``, ``performance_target`` ``speed``,
         ``balanced`` or ``quality``; ``force_backend`` leaves only that one. A configuration in
-        :attr:`configs` is used as it is. The model before is unloaded first, unless none can be
-        recommended for the new one: then it stays. What fails is told in the result (``success``,
-        ``error_message``, ``tried``), not raised, an unknown backend too; UserError is raised for
-        another preference or target.
+        :attr:`configs` is used as it is. The model before is unloaded first, so its memory counts
+        as free; where none can be recommended for the new one it stays. What fails is told in the
+        result (``success``, ``error_message``, ``tried``), not raised, an unknown backend too;
+        UserError is raised for another preference or target.
         """
         word(hardware_preference, Hardware, "hardware_preference")
         word(performance_target, Target, "performance_target")
+        wanted = (hardware_preference, performance_target)
         with self._lock:
+            freed_bytes = held.held_bytes if (held := self.current_backend) else 0
             try:
                 advice = self.performance_optimizer.get_optimal_backend(
-                    model_path, self._names(force_backend), hardware_preference, performance_target
+                    model_path, self._names(force_backend), *wanted, freed_bytes=freed_bytes
                 )
             except (AutotuneError, OSError) as error:
                 self._session.loaded(ok=False, switched=False)
                 return LoadingResult.failure(force_backend or "none", error)
-            self._advised.add((str(model_path), hardware_preference, performance_target))
+            self._advised.add((str(model_path), *wanted))
             return self._load_first(model_path, advice)
 
     def _names(self, force_backend: str | None) -> list[str] | None:

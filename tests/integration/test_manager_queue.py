@@ -1,4 +1,4 @@
-"""A manager and its queue, without an engine: who serves it, and what is left of them."""
+"""A manager and its queue, without an engine: who serves it, and what is given back."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ import psutil
 import pytest
 
 from autotune.domain.errors import WorkFailedError
+from autotune.domain.machine import MachineState
+from autotune.domain.units import GIB, MIB
 from autotune.integration import current, engine
 from autotune.integration.configs import GenerationConfig
 from autotune.integration.manager import PerformanceIntegratedBackendManager
+from tests.factories import make_run
 from tests.integration.fake_model import FakeModel
 from tests.integration.managers import Make, brief, load, make
 from tests.serving.waiting import await_true
@@ -81,6 +84,24 @@ def test_a_manager_that_is_dropped_leaves_nothing(
     assert models[0].is_closed
     await_true(lambda: set(threading.enumerate()) <= threads)
     assert not [file for file in psutil.Process().open_files() if str(cache_file) in file.path]
+
+
+def test_what_the_model_before_gives_back_is_free_for_the_next(
+    make_manager: Make, smollm2_path: Path, models: list[FakeModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds what the next one needs; where even that is too little, it stays."""
+    manager = make_manager()
+    load(manager, smollm2_path)
+    little = MachineState(ram_available_bytes=16 * MIB)
+    monkeypatch.setattr(manager.hardware_detector, "_read_state", lambda: little)
+    assert not manager.load_model_optimized(smollm2_path).success
+    assert [model.is_closed for model in models] == [False]
+
+    monkeypatch.setattr(FakeModel, "run", make_run(peak_anon_bytes=GIB))
+    assert load(manager, smollm2_path).success
+    assert [model.is_closed for model in models] == [True, False]
+    manager.unload_model()
+    assert "needs" in (manager.load_model_optimized(smollm2_path).error_message or "")
 
 
 def _is_heard(manager: PerformanceIntegratedBackendManager, _text: str) -> bool:

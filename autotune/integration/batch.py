@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,9 +19,10 @@ from autotune.domain.errors import UserError
 from autotune.domain.units import MIB
 from autotune.facts.machine import read_state
 from autotune.integration.configs import GenerationConfig
-from autotune.integration.current import find_serve
+from autotune.integration.current import find_serve, give_back
+from autotune.integration.dropped import end_with
 from autotune.serving.crew import Serve
-from autotune.serving.endings import cancelled, is_fatal
+from autotune.serving.endings import asked_within, cancelled, is_fatal
 from autotune.serving.queue_stats import Counts, Times
 from autotune.serving.request_queue import RequestQueue
 from autotune.serving.ticket import RequestFuture
@@ -78,6 +80,8 @@ class BatchProcessor:
             name="autotune-batch",
         )
         """What serves; for futures, which can be awaited, submit there."""
+        end_with(self, partial(_stop, self.queue))
+        self._has_owner = False
         self._max_results, self._keep_s, self._clock = max_results, keep_s, clock
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
@@ -104,9 +108,9 @@ class BatchProcessor:
         """Take no more requests; harmless where it is stopped. Results can still be fetched.
 
         With ``drain``, what waits is served first, for at most ``timeout_s``. What then waits or
-        runs fails with CANCELLED.
+        runs fails with CANCELLED. A model that was loaded for this queue alone is unloaded.
         """
-        self.queue.stop(drain=drain, timeout_s=timeout_s)
+        _stop(self.queue, drain=drain, timeout_s=timeout_s)
 
     def attach(
         self,
@@ -115,12 +119,20 @@ class BatchProcessor:
         n_slots: int = 1,
         is_fatal: Callable[[BaseException], bool] = is_fatal,
     ) -> None:
-        """Serve requests on a loaded model: see :meth:`RequestQueue.attach`."""
+        """Serve requests on a loaded model: see :meth:`RequestQueue.attach`.
+
+        Where it dies, or is taken out of :attr:`queue` for a while, no other is looked for until
+        :meth:`detach`.
+        """
+        self._has_owner = True
         self.queue.attach(serve, n_slots=n_slots, is_fatal=is_fatal)
+        give_back(self.queue)
 
     def detach(self, *, timeout_s: float = 5.0) -> None:
         """Take the model away; what waits goes on waiting: see :meth:`RequestQueue.detach`."""
+        self._has_owner = False
         self.queue.detach(timeout_s=timeout_s)
+        give_back(self.queue)
 
     def submit_request(
         self,
@@ -145,8 +157,8 @@ class BatchProcessor:
                 f"generation_config={generation_config!r} is not valid: give a GenerationConfig"
             )
         request = generation_config.to_request(prompt, chat=chat)
-        if not self.queue.has_engine and (serve := find_serve()) is not None:
-            self.attach(serve)
+        if self._needs_model and (serve := find_serve(self.queue)):
+            self.queue.attach(serve)
         future = self.queue.submit(request, priority=priority, timeout_s=timeout_s, on_text=on_text)
         request_id = f"request-{next(self._numbers)}"
         with self._lock:
@@ -159,12 +171,15 @@ class BatchProcessor:
 
         None where it is not there in time, as the guide's applications expect: ask again, the
         request goes on. Raises the error that the request failed with, and UserError where no
-        model is loaded after that time, or nothing is known of the request (any more).
+        model is loaded after that time, nothing is known of the request (any more), or a listener
+        asks whose own answer has to end first.
         """
         if timeout is not None:
             require_number("timeout", timeout, low=0)
         with self._lock:
             entry = self._entry(request_id)
+        if timeout != 0 and not entry.future.done() and self.queue.is_served_here_alone:
+            raise asked_within()
         if not wait([entry.future], timeout).done:
             if not self.queue.has_engine:
                 raise UserError(_NO_MODEL)
@@ -206,6 +221,11 @@ class BatchProcessor:
             "by_priority": {level: _flat(counts) for level, counts in stats.by_priority.items()},
         }
 
+    @property
+    def _needs_model(self) -> bool:
+        """Whether what it takes is served by nobody, and nobody is going to attach a model."""
+        return self.queue.is_running and not (self._has_owner or self.queue.has_engine)
+
     def _entry(self, request_id: str) -> _Entry:
         """Called with the lock held."""
         self._forget_old()
@@ -226,6 +246,15 @@ class BatchProcessor:
         oldest_at = self._clock() - self._keep_s
         while self._done and (len(self._done) > self._max_results or self._done[0][0] < oldest_at):
             del self._entries[self._done.popleft()[1]]
+
+
+def _stop(queue: RequestQueue, *, drain: bool = False, timeout_s: float | None = None) -> None:
+    """Stop a queue; what it was lent, it gives back."""
+    try:
+        queue.stop(drain=drain, timeout_s=timeout_s)
+    finally:  # also on Ctrl-C while it drains
+        if not queue.is_running and give_back(queue):
+            queue.detach()
 
 
 def _flat(counts: Counts) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from autotune.integration.configs import BackendConfig
 from autotune.integration.engine import ModelBackend
 from autotune.integration.engines import require_backend
 from autotune.integration.workplace import Workplace
+from autotune.serving.crew import Serve
+from autotune.serving.request_queue import RequestQueue
 
 _SHORT_ANSWER = TextRequest(prompt="Once upon a time", max_tokens=32, temperature=0.0)
 _lock = threading.RLock()
@@ -27,12 +29,16 @@ _loading = threading.Lock()
 class _Current:
     """What happened last; nothing yet."""
 
+    def __init__(self) -> None:
+        self.queues: set[RequestQueue] = set()
+        """They are served by the current model."""
+
     workplace: Workplace | None = None
     advised: tuple[str, tuple[BackendConfig, ...]] | None = None
     """Model file and configurations of the latest recommendation, the best first."""
     backend: weakref.ref[ModelBackend] | None = None
     served: ModelBackend | None = None
-    """A model that was loaded for a queue alone, and is ours to unload."""
+    """A model that was loaded for queues alone, and is ours to unload."""
 
 
 _current = _Current()
@@ -89,9 +95,32 @@ def measure_inference_speed() -> float:
     return (generation.decode_tps if generation else None) or 0.0
 
 
-def find_serve() -> Callable[[TextRequest, Callable[[str], bool]], TextCompletion] | None:
-    """How a queue without a model of its own is served; None where nothing was ever chosen."""
-    return serve if latest_backend() or _current.advised else None
+def find_serve(queue: RequestQueue) -> Serve | None:
+    """How a queue without a model of its own is served; None where nothing was ever chosen.
+
+    It says by :func:`give_back` when it is so no more.
+    """
+    if not (latest_backend() or _current.advised):
+        return None
+    with _lock:
+        _current.queues.add(queue)
+    return serve
+
+
+def give_back(queue: RequestQueue) -> bool:
+    """The current model serves a queue no more; whether it did.
+
+    One that was loaded for queues alone is unloaded with the last of them.
+    """
+    with _lock:
+        was_served = queue in _current.queues
+        _current.queues.discard(queue)
+        served = None
+        if not _current.queues:
+            served, _current.served = _current.served, None
+    if served is not None:
+        served.unload_model()
+    return was_served
 
 
 def serve(request: TextRequest, on_text: Callable[[str], bool]) -> TextCompletion:
@@ -128,7 +157,8 @@ def _loaded() -> ModelBackend:
 
 
 def _keep_served(backend: ModelBackend) -> None:
-    """It stays loaded for the next request, unless another model was loaded after it."""
+    """It stays loaded for the next request, unless another model was loaded after it, or the
+    queues were stopped meanwhile."""
     with _lock:
-        if latest_backend() is backend:
+        if latest_backend() is backend and _current.queues:
             _current.served = backend

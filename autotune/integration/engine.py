@@ -21,7 +21,7 @@ from autotune.integration.loading import LoadingResult
 from autotune.integration.settings import chosen_knobs
 from autotune.integration.workplace import Workplace
 from autotune.recommend.subject import Subject
-from autotune.serving.endings import RequestError
+from autotune.serving.endings import RequestError, asked_within
 from autotune.serving.loaded_model import GRACE_S, Answer, LoadedModel, LoadFailedError
 from autotune.store.telemetry import Ticket
 
@@ -98,6 +98,12 @@ class ModelBackend:
         run = self.run
         return round((run.peak_rss_bytes or 0) / MIB) if run else 0
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory that unloading gives back; mapped weights count as free while they are held."""
+        run = self.run
+        return (run.peak_anon_bytes or 0) if run else 0
+
     def describe(self) -> dict[str, Any] | None:
         """``path``, ``backend``, ``config``, ``memory_usage`` (MiB); None without a model."""
         path, config = self.model_path, self.config
@@ -165,8 +171,9 @@ class ModelBackend:
         """The answer to a prompt; ``on_text`` gets its pieces as they come, False ends it.
 
         Without a ``config``, what the ``custom_args`` of the backend's say. Raises UserError
-        without a loaded model or for an absurd setting; EngineError where the prompt does not fit
-        into the context or the engine dies; RequestError where the model is unloaded meanwhile.
+        without a loaded model, for an absurd setting, or in ``on_text``: its answer has to end
+        first; EngineError where the prompt does not fit into the context or the engine dies;
+        RequestError where the model is unloaded meanwhile.
         """
         config = config or self.config.generation_config()
         return self.serve(config.to_request(prompt), on_text).text
@@ -195,6 +202,12 @@ class ModelBackend:
                     "the model was unloaded before the answer was whole: load it again",
                 )
             return answer
+
+    def require_no_listener(self) -> None:
+        """Raises UserError in the listener of an answer, which has to end before the next."""
+        held = self._held
+        if held is not None and held.loaded.is_listening:
+            raise asked_within()
 
     def unload_model(self) -> bool:
         """Give the memory back; whether there was a model. A request under way is cancelled.

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from autotune.domain.errors import AutotuneError, UserError, WorkFailedError
@@ -24,6 +23,7 @@ from autotune.integration.benchmark import Benchmark, benchmark, describe, weakn
 from autotune.integration.cache import utc_now
 from autotune.integration.configs import BackendConfig
 from autotune.integration.current import note_load
+from autotune.integration.dropped import weakly
 from autotune.integration.engine import ModelBackend, take_all
 from autotune.integration.hardware import HardwareDetector
 from autotune.integration.loading import LoadingResult
@@ -33,7 +33,6 @@ from autotune.integration.session import SessionStats
 from autotune.integration.words import word
 from autotune.serving.endings import RequestError
 from autotune.serving.loaded_model import Answer
-from autotune.store.kpis import Scope, read_kpis
 
 _log = logging.getLogger(__name__)
 _MAX_TOKENS = 256
@@ -45,8 +44,8 @@ class PerformanceIntegratedBackendManager:
 
     Every load and every generation becomes a row of the store (``cache_file``, see
     :class:`ModelPerformanceCache`) and teaches the next recommendation. Close it, or use ``with``;
-    what is loaded after that opens it again. Usable from several threads: one loads at a time, and
-    one request is answered at a time.
+    what is loaded after that opens it again, and one that nobody holds gives all back. Usable from
+    several threads: one loads at a time, and one request is answered at a time.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class PerformanceIntegratedBackendManager:
         self._lock = threading.RLock()
         """One load at a time; whoever generates or unloads does not need it."""
         self.performance_optimizer.start()
-        self.performance_optimizer.batch_processor.attach(self._serve)
+        self.performance_optimizer.batch_processor.attach(weakly(self._serve))
 
     @property
     def current_model_path(self) -> str | None:
@@ -94,22 +93,24 @@ class PerformanceIntegratedBackendManager:
 
         ``hardware_preference`` is ``auto``, ``gpu`` or ``cpu``, ``performance_target`` ``speed``,
         ``balanced`` or ``quality``; ``force_backend`` leaves only that one. A configuration in
-        :attr:`configs` is used as it is. The model before is unloaded first, unless none can be
-        recommended for the new one: then it stays. What fails is told in the result (``success``,
-        ``error_message``, ``tried``), not raised, an unknown backend too; UserError is raised for
-        another preference or target.
+        :attr:`configs` is used as it is. The model before is unloaded first, so its memory counts
+        as free; where none can be recommended for the new one it stays. What fails is told in the
+        result (``success``, ``error_message``, ``tried``), not raised, an unknown backend too;
+        UserError is raised for another preference or target.
         """
         word(hardware_preference, Hardware, "hardware_preference")
         word(performance_target, Target, "performance_target")
+        wanted = (hardware_preference, performance_target)
         with self._lock:
+            freed_bytes = held.held_bytes if (held := self.current_backend) else 0
             try:
                 advice = self.performance_optimizer.get_optimal_backend(
-                    model_path, self._names(force_backend), hardware_preference, performance_target
+                    model_path, self._names(force_backend), *wanted, freed_bytes=freed_bytes
                 )
             except (AutotuneError, OSError) as error:
                 self._session.loaded(ok=False, switched=False)
                 return LoadingResult.failure(force_backend or "none", error)
-            self._advised.add((str(model_path), hardware_preference, performance_target))
+            self._advised.add((str(model_path), *wanted))
             return self._load_first(model_path, advice)
 
     def _names(self, force_backend: str | None) -> list[str] | None:
@@ -169,12 +170,12 @@ class PerformanceIntegratedBackendManager:
     def _queue_waiting(self) -> Iterator[None]:
         """What waits in the queue goes on waiting for the next model, also after a death."""
         processor = self.performance_optimizer.batch_processor
-        processor.detach()
+        processor.queue.detach()
         try:
             yield
         finally:
             processor.start()
-            processor.attach(self._serve)
+            processor.attach(weakly(self._serve))
 
     def unload_model(self) -> bool:
         """Give the model's memory back; whether there was one.
@@ -203,9 +204,9 @@ class PerformanceIntegratedBackendManager:
         :class:`GenerationConfig`. What is not set is what the ``custom_args`` of the loaded
         backend say, else 256 tokens and the defaults of :class:`GenerationConfig`.
 
-        Raises UserError without a loaded model or for a setting that cannot be; WorkFailedError
-        where the engine dies, the model is unloaded meanwhile, the prompt does not fit, or the
-        time is over.
+        Raises UserError without a loaded model, for a setting that cannot be, or in ``on_text``:
+        its answer has to end before the next is asked for; WorkFailedError where the engine dies,
+        the model is unloaded meanwhile, the prompt does not fit, or the time is over.
         """
         (request,) = self._requests([prompt], max_tokens, temperature, sampling)
         listen = on_text or take_all
@@ -311,12 +312,7 @@ class PerformanceIntegratedBackendManager:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     def _requests(
@@ -326,8 +322,13 @@ class PerformanceIntegratedBackendManager:
         temperature: float | None,
         sampling: Mapping[str, Any],
     ) -> list[TextRequest]:
-        """Prompts with the settings of their generation. Raises UserError without a model."""
-        backend_config = self._require_model().config
+        """Prompts with the settings of their generation.
+
+        Raises UserError without a model, and in a listener of it.
+        """
+        backend = self._require_model()
+        backend.require_no_listener()
+        backend_config = backend.config
         given = {"max_tokens": max_tokens, "temperature": temperature, **sampling}
         if max_tokens is None and "max_tokens" not in backend_config.custom_args:
             given["max_tokens"] = _MAX_TOKENS
@@ -374,8 +375,7 @@ class PerformanceIntegratedBackendManager:
         return self.current_backend.describe() if self.current_backend else None
 
     def _kpis(self) -> dict[str, Any]:
-        database = self.performance_optimizer.performance_cache.store.database
-        return dataclasses.asdict(read_kpis(database, Scope()))
+        return dataclasses.asdict(self.performance_optimizer.performance_cache.store.kpis())
 
     def _cache_statistics(self) -> dict[str, Any]:
         """``optimization_cache_size``: questions answered so far; the rest is the store's."""

@@ -31,6 +31,7 @@ from autotune.integration.advice import (
 from autotune.integration.cache import ModelPerformanceCache, recall, utc_now
 from autotune.integration.configs import BackendConfig
 from autotune.integration.current import note_advice
+from autotune.integration.dropped import end_with
 from autotune.integration.engines import require_backend
 from autotune.integration.expectations import predicted_performance
 from autotune.integration.hardware import HardwareDetector, machine_numbers
@@ -92,6 +93,7 @@ class PerformanceOptimizer:
         self.workplace = Workplace(
             self.performance_cache, self._knowledge, environ=environ, now=now
         )
+        end_with(self, self.workplace.close)
 
     @property
     def batch_processor(self) -> BatchProcessor:
@@ -122,6 +124,7 @@ class PerformanceOptimizer:
         performance_target: str = "balanced",
         *,
         workload: Workload = _REQUEST,
+        freed_bytes: int = 0,
     ) -> OptimizationRecommendation:
         """The backend and the configuration that serve a request of ``workload`` fastest.
 
@@ -130,7 +133,7 @@ class PerformanceOptimizer:
         the reasoning, and not chosen. ``hardware_preference`` is ``auto``, ``gpu`` (prefers a GPU
         where there is one) or ``cpu`` (forbids it); ``performance_target`` is ``speed``,
         ``balanced`` or ``quality``, which ask for contexts of 2048, 4096 and 16384 tokens, as far
-        as the model was trained for them.
+        as the model was trained for them. ``freed_bytes`` of memory are not free yet, and will be.
 
         Raises UserError for another word or an unknown backend, and where none of the named
         backends can be used: it says of each what to install. So ``['ctransformers',
@@ -149,7 +152,8 @@ class PerformanceOptimizer:
             subject,
             self.hardware_detector.engines.find_all(names),
             wish,
-            available_bytes=self.hardware_detector.available_ram_bytes(),
+            available_bytes=self.hardware_detector.available_ram_bytes()
+            + whole(freed_bytes, "freed_bytes"),
             environ=self._environ,
         )
         advice = advise(comparison, subject, wish)
@@ -305,7 +309,6 @@ class PerformanceOptimizer:
         require_backend(backend_name)
         why = None if reason is None else word(reason, Reason, "reason")
         subject = self._knowledge.subject(model_path)
-        info = self.hardware_detector.get_hardware_info()
         knobs = self._advised.get((subject.model.model_id, backend_name))
         if knobs is None or config is not None:
             n_ctx = choose_n_ctx(Target.BALANCED, subject.model, _REQUEST)
@@ -313,7 +316,7 @@ class PerformanceOptimizer:
         return self.performance_cache.store_backend_performance(
             backend_name,
             model_path,
-            hardware_config or machine_numbers(info),
+            hardware_config or machine_numbers(self.hardware_detector.get_hardware_info()),
             load_time_ms,
             memory_usage_mb,
             tokens_per_second,

@@ -61,6 +61,7 @@ class Crew:
         while (ticket := self._take(self, last)) is not None:
             self._leave(self, ticket, self._answer(ticket))
             last = ticket.request
+            del ticket  # whoever listens to it is not held while it waits
 
     def _answer(self, ticket: Ticket) -> TextCompletion | Exception:
         try:

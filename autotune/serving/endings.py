@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autotune.backends.protocol import EngineError
-from autotune.domain.errors import WorkFailedError
+from autotune.domain.errors import UserError, WorkFailedError
 from autotune.domain.run import Reason
 from autotune.domain.units import human_seconds
 
@@ -35,6 +35,11 @@ def cancelled() -> RequestError:
     return RequestError(
         Reason.CANCELLED, "the request was cancelled, or the queue stopped: submit it again"
     )
+
+
+def asked_within() -> UserError:
+    """A listener waits for another answer of the engine that waits for the listener."""
+    return UserError("this listener's own answer has not ended: ask for another one after that")
 
 
 def died(error: BaseException) -> RequestError:

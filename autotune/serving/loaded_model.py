@@ -26,6 +26,7 @@ from autotune.domain.workload import Workload
 from autotune.facts.pagecache import residency as read_residency
 from autotune.measure.child import ChildRun
 from autotune.measure.messages import pack, unpack_completion
+from autotune.serving.endings import asked_within
 
 GRACE_S = 10.0
 """Time in which a request that was stopped has to end: a batch of its prompt, a token."""
@@ -133,6 +134,11 @@ class LoadedModel:
         """Whether it still takes requests."""
         return not self._is_closing and self._lost is None
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether the current thread is in the listener of an answer."""
+        return self._answering == threading.get_ident()
+
     def generate(
         self,
         request: TextRequest,
@@ -148,7 +154,7 @@ class LoadedModel:
         Raises EngineError: TIMEOUT where no whole answer was there in ``timeout_s`` seconds,
         waiting included; CONSTRAINT for a prompt that does not fit, after both of which the model
         goes on; CRASH, OOM and others where the engine died, then and for every later request.
-        Raises UserError after :meth:`close`.
+        Raises UserError after :meth:`close`, and in a listener: its answer has to end first.
         """
         deadline = math.inf if timeout_s is None else self._clock() + timeout_s
         with self._turn(timeout_s):
@@ -167,6 +173,8 @@ class LoadedModel:
     @contextmanager
     def _turn(self, timeout_s: float | None) -> Iterator[None]:
         """Wait for the requests before."""
+        if self.is_listening:
+            raise asked_within()
         if not self._lock.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0)):
             raise _too_late(timeout_s)
         self._answering = threading.get_ident()
@@ -228,7 +236,7 @@ class LoadedModel:
         A listener that asks for this gets its answer ended, and the memory back right after it.
         """
         self._is_closing = True
-        if self._answering == threading.get_ident():
+        if self.is_listening:
             return
         has_turn = self._lock.acquire(timeout=GRACE_S)
         try:

@@ -100,17 +100,20 @@ class RequestQueue:
         """Whether there is an engine to serve them."""
         return self._engine is not None
 
+    @property
+    def is_served_here_alone(self) -> bool:
+        """Whether nobody serves but the current thread: what waits, waits for it."""
+        crew = self._crew
+        return crew is not None and crew.threads == [threading.current_thread()]
+
     def start(self) -> None:
-        """Take and serve requests; harmless where it does already."""
+        """Take and serve requests; harmless where it does already.
+
+        The threads begin with the first request.
+        """
         with self._changed:
-            if self._keeper is not None:
-                return
-            self._is_open = True
-            self._keeper = threading.Thread(
-                target=self._keep_deadlines, name=f"{self._name}-deadlines", daemon=True
-            )
-            self._keeper.start()
-            self._hire()
+            if self._keeper is None:
+                self._is_open = True
 
     def stop(self, *, drain: bool = False, timeout_s: float | None = None) -> None:
         """Take no more requests and end the threads; harmless where it is stopped.
@@ -123,8 +126,6 @@ class RequestQueue:
         with self._changed:
             if drain and self._crew and threading.current_thread() in self._crew.threads:
                 raise UserError("a request cannot drain its own queue: call stop(drain=False)")
-            if self._keeper is None:
-                return
             self._is_open = False
             self._changed.notify_all()
         try:
@@ -153,7 +154,8 @@ class RequestQueue:
             with self._changed:
                 if self._engine is None:  # else another thread has been faster
                     self._engine, self._fault = engine, None
-                    self._hire()
+                    if self._keeper is not None:
+                        self._hire()
                     return
 
     def detach(self, *, timeout_s: float = _GRACE_S) -> None:
@@ -187,6 +189,7 @@ class RequestQueue:
             require_number("timeout_s", timeout_s, low=0)
         with self._changed:
             self._require_room()
+            self._begin()
             self._n_tickets += 1
             came_at = self._clock()
             ticket = Ticket(
@@ -227,6 +230,16 @@ class RequestQueue:
         if len(self._line) >= self._max_pending:
             raise UserError(f"{self._max_pending} requests wait already: wait for some of them")
 
+    def _begin(self) -> None:
+        """Start the threads, where they do not run yet."""
+        if self._keeper is not None:
+            return
+        self._keeper = threading.Thread(
+            target=self._keep_deadlines, name=f"{self._name}-deadlines", daemon=True
+        )
+        self._keeper.start()
+        self._hire()
+
     def _hire(self) -> None:
         """Start the threads of the engine, where there is one and the queue is open."""
         if self._engine is None or not self._is_open:
@@ -264,6 +277,7 @@ class RequestQueue:
                 late = self._line.take_late(now)
                 self._changed.notify_all()  # slots wait where a late one may be next
             self._fail(late, Outcome.TIMED_OUT, lambda late: too_late(late.patience_s))
+            del late  # whoever listens to it is not held while it waits
 
     def _take(self, crew: Crew, last: TextRequest | None) -> Ticket | None:
         """A slot waits for its next ticket; None where the crew is no longer wanted."""

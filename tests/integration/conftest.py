@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from autotune.domain.config import Config
+from autotune.integration import engine
 from autotune.integration.manager import PerformanceIntegratedBackendManager
 from autotune.integration.optimizer import PerformanceOptimizer
 from tests.integration.detectors import LIBRARY, make_detector
+from tests.integration.fake_model import FakeModel
 from tests.integration.managers import (
     Make,
     children,
     load,
     make,
 )
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
+    """Every model that was loaded, the latest last; none has an engine."""
+    made: list[FakeModel] = []
+
+    def load(*_: Any, **__: Any) -> FakeModel:
+        made.append(FakeModel())
+        return made[-1]
+
+    monkeypatch.setattr(engine, "LoadedModel", SimpleNamespace(load=load))
+    monkeypatch.setattr(engine, "chosen_knobs", lambda *_, **__: Config())
+    return made
 
 
 @pytest.fixture

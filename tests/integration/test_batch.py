@@ -168,6 +168,21 @@ def test_a_late_request_says_that_it_was_late(
         processor.get_result(late)
 
 
+def test_a_listener_cannot_wait_for_its_own_queue(processor: BatchProcessor) -> None:
+    """It may submit, and look; who serves what it submits is the thread that it holds up."""
+    ids: list[str] = []
+
+    def listen(_piece: str) -> bool:
+        ids.append(processor.submit_request("next", CONFIG))
+        assert processor.get_result(ids[0], timeout=0) is None
+        with pytest.raises(UserError, match="has not ended: ask for another one after that"):
+            processor.get_result(ids[0], timeout=0.5)
+        return True
+
+    assert processor.get_result(processor.submit_request("first", CONFIG, on_text=listen))
+    assert processor.get_result(ids[0]) == "NEXT"
+
+
 def test_after_stop_it_says_how_to_go_on(processor: BatchProcessor, engine: FakeEngine) -> None:
     """Results are still there; a new request needs a start; what waited has failed."""
     done = processor.submit_request("done", CONFIG)

@@ -11,64 +11,17 @@ from typing import Any
 import pytest
 
 from autotune.backends.protocol import EngineError
-from autotune.domain.config import Config
 from autotune.domain.errors import UserError
-from autotune.domain.request import Finish, TextCompletion, TextRequest
 from autotune.domain.run import Reason, Run
 from autotune.integration import engine
 from autotune.integration.configs import BackendConfig, GenerationConfig
 from autotune.integration.engine import ModelBackend
 from autotune.serving.endings import RequestError
-from autotune.serving.loaded_model import Answer, LoadFailedError
-from tests.factories import make_generation, make_run
+from autotune.serving.loaded_model import LoadFailedError
+from tests.factories import make_run
+from tests.integration.fake_model import FakeModel
 
 PATH = Path("/models/tiny.gguf")
-
-
-class FakeModel:
-    """A loaded model whose answers wait until they may go on."""
-
-    def __init__(self) -> None:
-        self.is_usable, self.is_closed = True, False
-        self.requests: list[TextRequest] = []
-        self.begun, self.go_on, self.closed = (threading.Event() for _ in range(3))
-        self.go_on.set()
-        self.death: EngineError | None = None
-        self.refusal: EngineError | None = None
-
-    @property
-    def run(self) -> Run:
-        return make_run(peak_rss_bytes=123)
-
-    def generate(self, request: TextRequest, *, on_text: Callable[[str], bool]) -> Answer:
-        self.requests.append(request)
-        self.begun.set()
-        assert self.go_on.wait(10)
-        if self.death:
-            self.is_usable = False
-            raise self.death
-        if self.refusal:
-            raise self.refusal
-        on_text("yes")
-        finish = Finish.CANCELLED if self.is_closed else Finish.LENGTH
-        return Answer(
-            completion=TextCompletion(
-                text="yes",
-                finish=finish,
-                n_prompt=1,
-                n_cached=0,
-                prefill_ns=1,
-                ttft_ns=1,
-                token_ns=(1,),
-                n_tokens=2,
-            ),
-            generation=make_generation(),
-        )
-
-    def close(self) -> None:
-        self.is_usable, self.is_closed = False, True
-        self.go_on.set()
-        self.closed.set()
 
 
 class FakeWorkplace:
@@ -100,20 +53,6 @@ class FakeWorkplace:
 @pytest.fixture
 def workplace() -> FakeWorkplace:
     return FakeWorkplace()
-
-
-@pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
-    """Every model that was loaded, the latest last."""
-    made: list[FakeModel] = []
-
-    def load(*_: Any, **__: Any) -> FakeModel:
-        made.append(FakeModel())
-        return made[-1]
-
-    monkeypatch.setattr(engine, "LoadedModel", SimpleNamespace(load=load))
-    monkeypatch.setattr(engine, "chosen_knobs", lambda *_, **__: Config())
-    return made
 
 
 @pytest.fixture

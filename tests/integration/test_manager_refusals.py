@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from autotune.domain.errors import UserError, WorkFailedError
+from autotune.domain.errors import AutotuneError, UserError, WorkFailedError
 from autotune.domain.stored import RunState
 from autotune.integration.advice import OptimizationRecommendation
 from autotune.integration.configs import BackendConfig
@@ -96,6 +96,26 @@ def test_a_queue_that_takes_too_long_is_a_typed_error(
             on_text=lambda _piece: time.sleep(0.5) is None,
         )
     assert brief(manager, use_batch_processing=True, timeout=20)
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_listener_cannot_ask_again(
+    manager: PerformanceIntegratedBackendManager, queued: bool
+) -> None:
+    """Neither waits for the other; its answer goes on."""
+    said: list[str] = []
+
+    def listen(_text: str) -> bool:
+        try:
+            brief(manager, use_batch_processing=True, timeout=1.0)
+        except AutotuneError as error:
+            said.append(f"{type(error).__name__}: {error}")
+        return True
+
+    assert brief(manager, use_batch_processing=queued, on_text=listen)
+    assert set(said) == {
+        "UserError: this listener's own answer has not ended: ask for another one after that"
+    }
 
 
 def telemetry_threads() -> int:

@@ -139,6 +139,16 @@ def test_what_a_listener_raises_passes_through(model: LoadedModel) -> None:
     assert model.generate(FACT).completion.text.startswith(" Paris")
 
 
+def test_a_listener_cannot_ask_its_own_model(model: LoadedModel) -> None:
+    """It would wait for itself; its answer goes on."""
+
+    def ask() -> None:
+        with pytest.raises(UserError, match="has not ended: ask for another one after that"):
+            model.generate(FACT, timeout_s=1.0)
+
+    assert model.generate(FACT, on_text=after(2, ask)).completion.finish is Finish.LENGTH
+
+
 def test_a_request_that_takes_too_long_is_ended_in_time(model: LoadedModel) -> None:
     """The model goes on."""
     request = dataclasses.replace(LONG, prompt="word " * 300, max_tokens=200)

@@ -118,15 +118,16 @@ def test_a_request_cannot_wait_for_itself(queue: RequestQueue, engine: FakeEngin
 
 
 def test_starting_and_stopping_again_is_harmless(engine: FakeEngine) -> None:
-    """Twice is once, and a stopped queue starts anew."""
+    """Twice is once, a stopped queue starts anew, and without requests there are no threads."""
     engine.release_all()
     queue = RequestQueue(engine.serve, n_slots=2, name="again")
     queue.stop()
     for _ in range(3):
         queue.start()
         queue.start()
-        assert threads_of("again") == ["again-deadlines", "again-slot-0", "again-slot-1"]
+        assert threads_of("again") == []
         assert text_of(submit(queue, "hello")) == "HELLO"
+        assert threads_of("again") == ["again-deadlines", "again-slot-0", "again-slot-1"]
         queue.stop()
         queue.stop()
         assert threads_of("again") == []

@@ -87,10 +87,7 @@ class GenerationConfig:
 
         Raises UserError for an unknown name, with those that are known.
         """
-        given = {name: value for name, value in values.items() if value is not None}
-        if "stop" in given:
-            stop = given.pop("stop")
-            given.setdefault("stop_sequences", [stop] if isinstance(stop, str) else stop)
+        given = _sampling(values)
         _require_known("GenerationConfig", given, _names(cls))
         return cls(**given)
 
@@ -218,7 +215,7 @@ class BackendConfig:
         Raises UserError for an unknown name or an absurd value.
         """
         own = {name: self.custom_args[name] for name in SAMPLING_NAMES if name in self.custom_args}
-        return GenerationConfig.from_dict({**own, **given})
+        return GenerationConfig.from_dict({**_sampling(own), **_sampling(given)})
 
     def to_dict(self) -> dict[str, Any]:
         """Every field by name."""
@@ -252,6 +249,15 @@ class BackendConfig:
             if getattr(changed, name) > limit:
                 require_whole(name, getattr(changed, name), low=0, high=limit)
         return changed
+
+
+def _sampling(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is set, by our own names: the original's ``stop`` is ``stop_sequences`` here."""
+    given = {name: value for name, value in values.items() if value is not None}
+    if "stop" in given:
+        stop = given.pop("stop")
+        given.setdefault("stop_sequences", [stop] if isinstance(stop, str) else stop)
+    return given
 
 
 def _written(value: Any) -> str:

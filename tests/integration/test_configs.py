@@ -240,6 +240,16 @@ def test_a_generation_may_be_given_as_names() -> None:
         BackendConfig.from_dict({})
 
 
+@pytest.mark.parametrize("theirs", ["stop", "stop_sequences"])
+@pytest.mark.parametrize("ours", ["stop", "stop_sequences"])
+def test_stop_texts_that_are_given_win_by_either_name(ours: str, theirs: str) -> None:
+    """Over those of ``custom_args``, which hold where nothing is given."""
+    config = BackendConfig("x", custom_args={theirs: ["\n"]})
+
+    assert config.generation_config(**{ours: ["END"]}).stop_sequences == ["END"]
+    assert config.generation_config(**{ours: None}).stop_sequences == ["\n"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -128,7 +129,7 @@ class BackendConfig:
     enabled: bool = True
     """Whether it may be chosen."""
     priority: int = 0
-    """Where nothing else decides between backends, the lower goes first."""
+    """Where neither time nor memory decides between backends, the lower goes first."""
     gpu_enabled: bool = True
     """False loads nothing onto a GPU."""
     gpu_layers: int = -1
@@ -150,6 +151,7 @@ class BackendConfig:
         """Raise UserError for an absurd value, in one line that says what is accepted."""
         if not isinstance(self.name, str) or not self.name:
             raise UserError(f"name={self.name!r} is not valid: give the name of a backend")
+        require_whole("priority", self.priority, low=-(2**31), high=2**31 - 1)
         require_whole("gpu_layers", self.gpu_layers, low=-1, high=_MAX_LAYERS)
         require_whole("context_size", self.context_size, low=1, high=_MAX_TOKENS)
         require_whole("batch_size", self.batch_size, low=1, high=_MAX_BATCH)
@@ -249,6 +251,16 @@ class BackendConfig:
             if getattr(changed, name) > limit:
                 require_whole(name, getattr(changed, name), low=0, high=limit)
         return changed
+
+
+def priorities_of(configs: Mapping[str, BackendConfig]) -> dict[str, int]:
+    """The priority of each backend; a configuration that cannot be used has none."""
+    found = {}
+    for name, config in configs.items():
+        with suppress(AttributeError, UserError):
+            config.check()
+            found[name] = config.priority
+    return found
 
 
 def _sampling(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from autotune.domain.errors import AutotuneError, UserError, WorkFailedError
@@ -22,7 +21,7 @@ from autotune.domain.units import human_seconds
 from autotune.integration.advice import OptimizationRecommendation
 from autotune.integration.benchmark import Benchmark, benchmark, describe, weaknesses
 from autotune.integration.cache import utc_now
-from autotune.integration.configs import BackendConfig
+from autotune.integration.configs import BackendConfig, priorities_of
 from autotune.integration.current import note_load
 from autotune.integration.engine import ModelBackend, take_all
 from autotune.integration.hardware import HardwareDetector
@@ -64,7 +63,8 @@ class PerformanceIntegratedBackendManager:
         self.hardware_detector = self.performance_optimizer.hardware_detector
         self.configs: dict[str, BackendConfig] = {}
         """Configurations to use instead of the recommended ones, by the backend's name; one that
-        is not ``enabled`` keeps its backend from being chosen, unless that is forced."""
+        is not ``enabled`` keeps its backend from being chosen, unless that is forced. Between
+        backends that tie their ``priority`` decides."""
         self.current_backend: ModelBackend | None = None
         self._session = SessionStats()
         self._advised: set[tuple[str, str, str]] = set()
@@ -104,7 +104,11 @@ class PerformanceIntegratedBackendManager:
         with self._lock:
             try:
                 advice = self.performance_optimizer.get_optimal_backend(
-                    model_path, self._names(force_backend), hardware_preference, performance_target
+                    model_path,
+                    self._names(force_backend),
+                    hardware_preference,
+                    performance_target,
+                    priorities=priorities_of(self.configs),
                 )
             except (AutotuneError, OSError) as error:
                 self._session.loaded(ok=False, switched=False)
@@ -311,12 +315,7 @@ class PerformanceIntegratedBackendManager:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _requests(

@@ -122,6 +122,7 @@ class PerformanceOptimizer:
         performance_target: str = "balanced",
         *,
         workload: Workload = _REQUEST,
+        priorities: Mapping[str, int] | None = None,
     ) -> OptimizationRecommendation:
         """The backend and the configuration that serve a request of ``workload`` fastest.
 
@@ -130,7 +131,7 @@ class PerformanceOptimizer:
         the reasoning, and not chosen. ``hardware_preference`` is ``auto``, ``gpu`` (prefers a GPU
         where there is one) or ``cpu`` (forbids it); ``performance_target`` is ``speed``,
         ``balanced`` or ``quality``, which ask for contexts of 2048, 4096 and 16384 tokens, as far
-        as the model was trained for them.
+        as the model was trained for them. ``priorities`` decide ties: the lower goes first.
 
         Raises UserError for another word or an unknown backend, and where none of the named
         backends can be used: it says of each what to install. So ``['ctransformers',
@@ -150,6 +151,7 @@ class PerformanceOptimizer:
             self.hardware_detector.engines.find_all(names),
             wish,
             available_bytes=self.hardware_detector.available_ram_bytes(),
+            priorities=priorities or {},
             environ=self._environ,
         )
         advice = advise(comparison, subject, wish)

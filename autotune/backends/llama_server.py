@@ -143,8 +143,8 @@ class LlamaServerBackend:
         return ("-m", str(model_path))
 
     def log_excerpt(self) -> str:
-        """The program's latest warnings and errors."""
-        if self._program is None:
+        """The program's latest warnings and errors; empty once it has read a text."""
+        if self._program is None or self._program.is_private:
             return ""
         return "\n".join(read_problems(self._program.read_log(), "WE")[-_EXCERPT_LINES:])
 
@@ -261,6 +261,7 @@ class ServerSession:
 
     def generate(self, request: TextRequest, *, on_text: Callable[[str], bool]) -> TextCompletion:
         """One answer: see :class:`autotune.backends.protocol.Session`."""
+        self._program.is_private = True
         with self._named_failures():
             return self._text.generate(request, on_text)
 

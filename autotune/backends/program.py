@@ -50,6 +50,8 @@ class Program:
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
         self.name = Path(command[0]).name
+        self.is_private = False
+        """Whether its words may be those of somebody's request: then nobody repeats them."""
         self._oom_kills = count_oom_kills()
         self._said: deque[tuple[float, str]] = deque(maxlen=_LOG_LINES)
         try:
@@ -84,14 +86,18 @@ class Program:
         return next((at for at, line in lines if any(sign in line for sign in signs)), None)
 
     def failure(self, otherwise: Reason, message: str) -> EngineError:
-        """Why it failed: the signal that killed it, else its own words and their class."""
+        """Why it failed: the signal that killed it, else its own words and their class.
+
+        Of a private program the class alone.
+        """
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_EXIT_S)
         status = self._process.returncode
         if status is not None and status < 0:
             return self._killed(-status)
         problems = read_problems(self.read_log())
-        words = f"{message}: {problems[0]}" if problems else message
+        has_words = problems and not self.is_private
+        words = f"{message}: {problems[0]}" if has_words else message
         return EngineError(read_reason(problems, otherwise), words)
 
     def _killed(self, number: int) -> EngineError:

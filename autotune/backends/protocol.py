@@ -69,7 +69,8 @@ class Session(Protocol):
         to go on. The pieces together are the text of the completion. A vocabulary's names of
         control tokens in the prompt, such as ``<|im_end|>``, mean them.
         What the cache still has of the prompt is not computed again. Raises with CONSTRAINT for a
-        prompt that leaves no room for a token in the context.
+        prompt that leaves no room for a token in the context, with UNSUPPORTED for a request that
+        the engine refuses otherwise; after both it goes on. No message quotes the request.
         """
 
     def report(self) -> EngineReport:

@@ -26,6 +26,8 @@ _HEALTH_S = 0.5
 _TICK_S = 0.05
 """Longest time without a word."""
 _OK, _NOT_FOUND = 200, 404
+COMPUTE_ERROR = "Compute error."
+"""All that a server says where it refused nothing and its engine failed."""
 _TOO_LONG = ("exceed_context_size", "context size", "too large")
 _NS_PER_MS = 1e6
 

@@ -14,6 +14,7 @@ from typing import Any
 from autotune.backends.answering import no_room
 from autotune.backends.protocol import EngineError
 from autotune.backends.server_client import (
+    COMPUTE_ERROR,
     Completion,
     Event,
     Line,
@@ -27,6 +28,7 @@ from autotune.domain.run import Reason
 _RANDOM_SEED = 0xFFFFFFFF
 """The server's word for another seed each time."""
 _PENALTY_TOKENS = 64
+_REFUSED = "the server refused the request: change its prompt or its settings"
 _STOPS = ("stopped_eos", "stopped_word")
 """What the last event said before it had a ``stop_type``."""
 
@@ -43,19 +45,25 @@ class ServerText:
         Raises EngineError for a refusal; OSError or HTTPException where the server goes away.
         """
         started = time.perf_counter_ns()
-        path, prompt = self._prompt(request)
-        since_ns = time.perf_counter_ns() - started
         stream = _Stream(request, on_text)
         try:
+            path, prompt = self._prompt(request)
+            since_ns = time.perf_counter_ns() - started
             for said in self._client.stream_or_tick(path, {**prompt, **_options(request)}):
                 goes_on = stream.add(since_ns, said) if said else stream.asks_on()
                 if not goes_on:
                     break
         except EngineError as error:
-            if error.reason is Reason.CONSTRAINT:
-                raise no_room(self._n_ctx) from error
-            raise
+            raise self._unquoted(error) from error
         return stream.completion(since_ns)
+
+    def _unquoted(self, error: EngineError) -> EngineError:
+        """What a server says of a request, without its words: they may hold the prompt."""
+        if error.reason is Reason.CONSTRAINT:
+            return no_room(self._n_ctx)
+        if str(error) == COMPUTE_ERROR:
+            return error
+        return EngineError(Reason.UNSUPPORTED, _REFUSED)
 
     def _prompt(self, request: TextRequest) -> tuple[str, Mapping[str, Any]]:
         """(path, what to say there)."""

@@ -15,7 +15,9 @@ MOST_DRAFT = 64
 class TextRequest:
     """What to generate, and how to choose among the likely words.
 
-    The sampling defaults are llama.cpp's (``common_params_sampling`` in ``common/common.h``).
+    The sampling defaults are llama.cpp's (``common_params_sampling`` in ``common/common.h``). What
+    is no character in prompt and stop texts, half a surrogate pair, is replaced by U+FFFD: no
+    engine reads it.
     """
 
     prompt: str
@@ -55,6 +57,13 @@ class TextRequest:
         ):
             if not is_valid:
                 raise UserError(f"{what}={getattr(self, what)!r} is not valid: give {wanted}")
+        object.__setattr__(self, "prompt", _readable(self.prompt))
+        object.__setattr__(self, "stop", tuple(map(_readable, self.stop)))
+
+
+def _readable(text: str) -> str:
+    """The text in whole characters; halves that belong together become one."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 class Finish(enum.StrEnum):

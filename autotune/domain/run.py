@@ -40,7 +40,7 @@ class Reason(enum.StrEnum):
     OOM = "oom"
     LOAD_ERROR = "load_error"
     UNSUPPORTED = "unsupported"
-    """The engine does not know the model's architecture or file version."""
+    """The engine does not know the model's architecture or file version, or what it is asked."""
     CRASH = "crash"
     CONSTRAINT = "constraint"
     """The engine refused the combination of knobs."""

@@ -91,6 +91,7 @@ def compare_backends(
     wish: Wish,
     *,
     available_bytes: int,
+    priorities: Mapping[str, int],
     environ: Mapping[str, str],
 ) -> Comparison:
     """Every named backend asked: see :mod:`autotune.recommend.selection`.
@@ -113,6 +114,7 @@ def compare_backends(
             knowledge.histories(subject),
             target=wish.target,
             quality=knowledge.quality_costs(subject),
+            priorities=priorities,
         )
     except NothingFitsError as error:
         raise _none_usable(offers, error) from error

@@ -228,8 +228,9 @@ class ModelPerformanceCache:
         """Start to learn anew, of one model or of all; returns where the copy of the store is.
 
         Nothing is deleted: the store is copied first, then its runs are marked as taken back, and
-        teach no more. None for a database server, which has no file to copy. Raises GGUFError,
-        UserError or DataError; then nothing is marked.
+        teach no more. A model in use teaches again with what it generates from then on. None for a
+        database server, which has no file to copy. Raises GGUFError, UserError or DataError; then
+        nothing is marked.
         """
         runs = None if model_path is None else [u.run_id for u in self.usages(model_path)]
         file = self.store.database.file

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -87,10 +88,7 @@ class GenerationConfig:
 
         Raises UserError for an unknown name, with those that are known.
         """
-        given = {name: value for name, value in values.items() if value is not None}
-        if "stop" in given:
-            stop = given.pop("stop")
-            given.setdefault("stop_sequences", [stop] if isinstance(stop, str) else stop)
+        given = _sampling(values)
         _require_known("GenerationConfig", given, _names(cls))
         return cls(**given)
 
@@ -131,7 +129,7 @@ class BackendConfig:
     enabled: bool = True
     """Whether it may be chosen."""
     priority: int = 0
-    """Where nothing else decides between backends, the lower goes first."""
+    """Where neither time nor memory decides between backends, the lower goes first."""
     gpu_enabled: bool = True
     """False loads nothing onto a GPU."""
     gpu_layers: int = -1
@@ -153,6 +151,7 @@ class BackendConfig:
         """Raise UserError for an absurd value, in one line that says what is accepted."""
         if not isinstance(self.name, str) or not self.name:
             raise UserError(f"name={self.name!r} is not valid: give the name of a backend")
+        require_whole("priority", self.priority, low=-(2**31), high=2**31 - 1)
         require_whole("gpu_layers", self.gpu_layers, low=-1, high=_MAX_LAYERS)
         require_whole("context_size", self.context_size, low=1, high=_MAX_TOKENS)
         require_whole("batch_size", self.batch_size, low=1, high=_MAX_BATCH)
@@ -218,7 +217,7 @@ class BackendConfig:
         Raises UserError for an unknown name or an absurd value.
         """
         own = {name: self.custom_args[name] for name in SAMPLING_NAMES if name in self.custom_args}
-        return GenerationConfig.from_dict({**own, **given})
+        return GenerationConfig.from_dict({**_sampling(own), **_sampling(given)})
 
     def to_dict(self) -> dict[str, Any]:
         """Every field by name."""
@@ -252,6 +251,25 @@ class BackendConfig:
             if getattr(changed, name) > limit:
                 require_whole(name, getattr(changed, name), low=0, high=limit)
         return changed
+
+
+def priorities_of(configs: Mapping[str, BackendConfig]) -> dict[str, int]:
+    """The priority of each backend; a configuration that cannot be used has none."""
+    found = {}
+    for name, config in configs.items():
+        with suppress(AttributeError, UserError):
+            config.check()
+            found[name] = config.priority
+    return found
+
+
+def _sampling(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is set, by our own names: the original's ``stop`` is ``stop_sequences`` here."""
+    given = {name: value for name, value in values.items() if value is not None}
+    if "stop" in given:
+        stop = given.pop("stop")
+        given.setdefault("stop_sequences", [stop] if isinstance(stop, str) else stop)
+    return given
 
 
 def _written(value: Any) -> str:

@@ -21,7 +21,7 @@ from autotune.domain.units import human_seconds
 from autotune.integration.advice import OptimizationRecommendation
 from autotune.integration.benchmark import Benchmark, benchmark, describe, weaknesses
 from autotune.integration.cache import utc_now
-from autotune.integration.configs import BackendConfig
+from autotune.integration.configs import BackendConfig, priorities_of
 from autotune.integration.current import note_load
 from autotune.integration.dropped import weakly
 from autotune.integration.engine import ModelBackend, take_all
@@ -63,7 +63,8 @@ class PerformanceIntegratedBackendManager:
         self.hardware_detector = self.performance_optimizer.hardware_detector
         self.configs: dict[str, BackendConfig] = {}
         """Configurations to use instead of the recommended ones, by the backend's name; one that
-        is not ``enabled`` keeps its backend from being chosen, unless that is forced."""
+        is not ``enabled`` keeps its backend from being chosen, unless that is forced. Between
+        backends that tie their ``priority`` decides."""
         self.current_backend: ModelBackend | None = None
         self._session = SessionStats()
         self._advised: set[tuple[str, str, str]] = set()
@@ -105,7 +106,11 @@ class PerformanceIntegratedBackendManager:
             freed_bytes = held.held_bytes if (held := self.current_backend) else 0
             try:
                 advice = self.performance_optimizer.get_optimal_backend(
-                    model_path, self._names(force_backend), *wanted, freed_bytes=freed_bytes
+                    model_path,
+                    self._names(force_backend),
+                    *wanted,
+                    freed_bytes=freed_bytes,
+                    priorities=priorities_of(self.configs),
                 )
             except (AutotuneError, OSError) as error:
                 self._session.loaded(ok=False, switched=False)
@@ -249,12 +254,13 @@ class PerformanceIntegratedBackendManager:
         :mod:`autotune.store.kpis` defines it, None where nothing is known), ``hardware``.
         """
         optimizer = self.performance_optimizer
+        kpis = optimizer.performance_cache.store.kpis()
         return {
             "session_stats": self._session.to_dict(),
             "current_model": self._current_model(),
             "cache_statistics": self._cache_statistics(),
             "batch_statistics": optimizer.batch_processor.get_queue_stats(),
-            "key_performance_indicators": self._kpis(),
+            "key_performance_indicators": dataclasses.asdict(kpis),
             "hardware": self.hardware_detector.get_hardware_info().to_dict(),
         }
 
@@ -312,7 +318,7 @@ class PerformanceIntegratedBackendManager:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _requests(
@@ -328,11 +334,10 @@ class PerformanceIntegratedBackendManager:
         """
         backend = self._require_model()
         backend.require_no_listener()
-        backend_config = backend.config
         given = {"max_tokens": max_tokens, "temperature": temperature, **sampling}
-        if max_tokens is None and "max_tokens" not in backend_config.custom_args:
+        if max_tokens is None and "max_tokens" not in backend.config.custom_args:
             given["max_tokens"] = _MAX_TOKENS
-        config = backend_config.generation_config(
+        config = backend.config.generation_config(
             **{name: value for name, value in given.items() if value is not None}
         )
         return [config.to_request(prompt) for prompt in prompts]
@@ -346,9 +351,8 @@ class PerformanceIntegratedBackendManager:
         try:
             return future.result(timeout_s).text
         except TimeoutError:
-            waited = human_seconds(timeout_s or 0.0)
-            message = f"no answer within {waited}: give it more time, or ask for less"
-            raise RequestError(Reason.TIMEOUT, message) from None
+            message = f"no answer within {human_seconds(timeout_s or 0.0)}: give it more time"
+            raise RequestError(Reason.TIMEOUT, f"{message}, or ask for less") from None
         finally:
             future.cancel()
 
@@ -373,9 +377,6 @@ class PerformanceIntegratedBackendManager:
 
     def _current_model(self) -> dict[str, Any] | None:
         return self.current_backend.describe() if self.current_backend else None
-
-    def _kpis(self) -> dict[str, Any]:
-        return dataclasses.asdict(self.performance_optimizer.performance_cache.store.kpis())
 
     def _cache_statistics(self) -> dict[str, Any]:
         """``optimization_cache_size``: questions answered so far; the rest is the store's."""

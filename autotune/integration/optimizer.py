@@ -22,12 +22,7 @@ from autotune.domain.prediction import Hardware, Target
 from autotune.domain.run import Reason
 from autotune.domain.units import MIB
 from autotune.domain.workload import Workload
-from autotune.integration.advice import (
-    OptimizationRecommendation,
-    Wish,
-    advise,
-    compare_backends,
-)
+from autotune.integration.advice import OptimizationRecommendation, Wish, advise, compare_backends
 from autotune.integration.cache import ModelPerformanceCache, recall, utc_now
 from autotune.integration.configs import BackendConfig
 from autotune.integration.current import note_advice
@@ -125,6 +120,7 @@ class PerformanceOptimizer:
         *,
         workload: Workload = _REQUEST,
         freed_bytes: int = 0,
+        priorities: Mapping[str, int] | None = None,
     ) -> OptimizationRecommendation:
         """The backend and the configuration that serve a request of ``workload`` fastest.
 
@@ -133,7 +129,8 @@ class PerformanceOptimizer:
         the reasoning, and not chosen. ``hardware_preference`` is ``auto``, ``gpu`` (prefers a GPU
         where there is one) or ``cpu`` (forbids it); ``performance_target`` is ``speed``,
         ``balanced`` or ``quality``, which ask for contexts of 2048, 4096 and 16384 tokens, as far
-        as the model was trained for them. ``freed_bytes`` of memory are not free yet, and will be.
+        as the model was trained for them. ``freed_bytes`` of memory are not free yet, and will be;
+        ``priorities`` decide ties: the lower goes first.
 
         Raises UserError for another word or an unknown backend, and where none of the named
         backends can be used: it says of each what to install. So ``['ctransformers',
@@ -154,6 +151,7 @@ class PerformanceOptimizer:
             wish,
             available_bytes=self.hardware_detector.available_ram_bytes()
             + whole(freed_bytes, "freed_bytes"),
+            priorities=priorities or {},
             environ=self._environ,
         )
         advice = advise(comparison, subject, wish)

@@ -9,7 +9,7 @@ winning: a backend that never ran here has wide intervals, one that was measured
 the first has to be faster at its worst than the other at its. Whoever may be faster all the same is
 named, with the run that settles it. Reliability divides because a failed attempt is repeated: 1 / p
 of them are needed on average. Scores within the noise are equal; then the smaller memory decides,
-then the guide's order of backends.
+then the application's priorities, then the guide's order of backends.
 """
 
 from __future__ import annotations
@@ -117,12 +117,14 @@ def select_backend(
     *,
     target: Target,
     quality: Mapping[tuple[str, str], QualityCost] = MappingProxyType({}),
+    priorities: Mapping[str, int] = MappingProxyType({}),
     seed: int = 0,
 ) -> BackendSelection:
     """Choose among backends for one model, machine and workload.
 
     ``history`` is what each did with this model here
-    (:func:`autotune.recommend.backend_history.read_history`).
+    (:func:`autotune.recommend.backend_history.read_history`); ``priorities`` decide between those
+    that tie, the lower goes first, 0 where none is named.
 
     Raises NothingFitsError where none can be used: one line with each one's reason.
     """
@@ -134,7 +136,7 @@ def select_backend(
     if not usable:
         told = "; ".join(f"{v.name}: {v.reasons[0]}" for v in verdicts) or "none was offered"
         raise NothingFitsError(told if len(offers) == 1 else f"no backend can be used: {told}")
-    best, *others = _ranked(_with_confidence(usable, seed=seed))
+    best, *others = _ranked(_with_confidence(usable, seed=seed), priorities)
     assert best.recommendation is not None, "a usable backend has one"
     chosen = best.recommendation
     if len(offers) > 1:
@@ -202,13 +204,15 @@ def _obstacle(offer: Offer, history: BackendHistory) -> tuple[str, bool]:
     return "", True
 
 
-def _ranked(usable: Sequence[BackendVerdict]) -> list[BackendVerdict]:
+def _ranked(
+    usable: Sequence[BackendVerdict], priorities: Mapping[str, int]
+) -> list[BackendVerdict]:
     """The best first: whoever ties with the best of those that are left competes by memory."""
     left, ranked = list(usable), []
     while left:
         tied = _least(left, lambda verdict: verdict.score_s, TIE_RATIO)
         smallest = _least(tied, lambda verdict: verdict.peak_bytes, MEMORY_TIE_RATIO)
-        best = min(smallest, key=lambda verdict: priority(verdict.name))
+        best = min(smallest, key=lambda v: (priorities.get(v.name, 0), priority(v.name)))
         ranked.append(best)
         left.remove(best)
     return ranked

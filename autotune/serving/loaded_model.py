@@ -152,8 +152,9 @@ class LoadedModel:
         returning False it ends the answer. What it raises passes through, and the model goes on.
 
         Raises EngineError: TIMEOUT where no whole answer was there in ``timeout_s`` seconds,
-        waiting included; CONSTRAINT for a prompt that does not fit, after both of which the model
-        goes on; CRASH, OOM and others where the engine died, then and for every later request.
+        waiting included; CONSTRAINT for a prompt that does not fit; UNSUPPORTED for a request that
+        the engine refuses otherwise, after all of which the model goes on; CRASH, OOM and others
+        where the engine died, then and for every later request.
         Raises UserError after :meth:`close`, and in a listener: its answer has to end first.
         """
         deadline = math.inf if timeout_s is None else self._clock() + timeout_s

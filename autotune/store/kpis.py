@@ -77,6 +77,8 @@ class Kpis:
 
 Query = Select[*tuple[Any, ...]]
 _gen, _run, _advice = GenerationRow, LoadRunRow, RecommendationRow
+_LOADED = or_(_run.model_s.is_not(None), _run.reason.is_(None))
+"""A load that succeeded, whatever came of the model later."""
 
 
 def read_kpis(database: Database, scope: Scope) -> Kpis:
@@ -98,14 +100,14 @@ def _load_s(scope: Scope) -> Query:
 
 def _load_success(scope: Scope) -> Query:
     """A load that somebody stopped is none. One that generated and crashed later succeeded."""
-    ok = or_(_run.model_s.is_not(None), _run.reason.is_(None))
-    told = and_(_run.elapsed_s.is_not(None), or_(ok, _run.reason.not_in(UNTOLD)))
-    return _share(ok).where(told, *_loads(scope))
+    told = and_(_run.elapsed_s.is_not(None), or_(_LOADED, _run.reason.not_in(UNTOLD)))
+    return _share(_LOADED).where(told, *_loads(scope))
 
 
 def _load_memory(scope: Scope) -> Query:
-    """The peak until the load was done, not that of the whole run."""
-    return _median(select(_run.load_peak_bytes.label("value")).where(*_loads(scope)))
+    """The peak until a load that succeeded was done, not that of the whole run."""
+    peaks = select(_run.load_peak_bytes.label("value"))
+    return _median(peaks.where(_LOADED, *_loads(scope)))
 
 
 def _decode_tps(scope: Scope) -> Query:
@@ -135,13 +137,13 @@ def _gpu_utilisation(scope: Scope) -> Query:
 
 
 def _memory_efficiency(scope: Scope) -> Query:
-    """Bytes of the model's tensors over the peak, in memory and on GPUs, of each run."""
+    """Bytes of the model's tensors over the peak, in memory and on GPUs, of each model in use."""
     peak = _run.peak_rss_bytes + func.coalesce(_run.peak_vram_bytes, 0)
     ratio = cast(ModelRow.weight_bytes, Double) / peak
     query = select(ratio.label("value")).join_from(
         _run, ModelRow, ModelRow.model_id == _run.model_id
     )
-    return _median(query.where(_run.peak_rss_bytes > 0, *_loads(scope)))
+    return _median(query.where(_LOADED, _run.peak_rss_bytes > 0, *_loads(scope)))
 
 
 def _backend_switches(scope: Scope) -> Query:

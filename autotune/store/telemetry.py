@@ -214,19 +214,19 @@ class Telemetry:
 
     def _write(self, uses: dict[Ticket, Use]) -> None:
         """Write them one after another; where the store itself is the trouble, none of the rest."""
-        left = list(uses)
+        left = dict(uses)
         for ticket, use in uses.items():
             try:
                 ticket.run_id = self._store.record_use(use, run_id=ticket.run_id)
             except Exception as error:
                 # Whatever it was: an application must not stop for its telemetry.
                 if _is_of_the_store(error):
-                    self._give_up(dict.fromkeys(left, use), error)
+                    self._give_up(left, error)
                     return
                 self._give_up({ticket: use}, error, forever=True)
             else:
                 self._saved(ticket, use)
-            left.remove(ticket)
+            del left[ticket]
 
     def _saved(self, ticket: Ticket, use: Use) -> None:
         with self._news:

@@ -219,7 +219,11 @@ def count_usages(database: Database) -> Totals:
 
 
 def discard_usages(database: Database, run_ids: list[int] | None, *, now: datetime) -> int:
-    """Mark runs that ended as worth nothing, all of them for None; returns how many."""
+    """Mark runs as worth nothing, all of them for None; returns how many.
+
+    They have ended, or are models in use: what one of these generates from then on is a run of its
+    own, and counts (:meth:`Writer.record_use`).
+    """
     chosen = _COUNTS if run_ids is None else and_(_COUNTS, LoadRunRow.run_id.in_(run_ids))
     with database.write() as session:
         found = list(session.scalars(select(LoadRunRow.run_id).where(chosen)))

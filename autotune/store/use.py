@@ -73,6 +73,11 @@ class Use:
     generations: tuple[Generated, ...] = ()
     ending: Ended | None = None
 
+    @property
+    def has_lessons(self) -> bool:
+        """Whether it tells more than an end in good order."""
+        return bool(self.generations) or bool(self.ending and self.ending.reason)
+
 
 def enter_use(session: Session, use: Use, *, now: datetime, recorder: Recorder) -> LoadRunRow:
     """A new row: a load that failed, or one that is in use from now on."""

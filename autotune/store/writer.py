@@ -29,7 +29,7 @@ from autotune.store.translate.facts import (
     probe_row,
     workload_row,
 )
-from autotune.store.use import Use, append_generations, end_use, enter_use
+from autotune.store.use import Ended, Use, append_generations, end_use, enter_use
 
 LOST = "the process that measured it went away"
 IDLE = timedelta(days=1)
@@ -164,10 +164,14 @@ class Writer:
         """Keep what is new of a model in use, in one transaction; returns the run's number.
 
         ``run_id`` is that number, None for the first time; a run that the store no longer knows is
-        entered once more.
+        entered once more. So is one that was taken back, when there is more to learn from it: it
+        goes on under the number that is returned.
         """
         with self._database.write() as session:
             row = None if run_id is None else session.get(LoadRunRow, run_id)
+            if row is not None and row.discarded_at is not None and use.has_lessons:
+                end_use(session, row, Ended(at=row.discarded_at))
+                row = None
             if row is None:
                 row = enter_use(session, use, now=self._now(), recorder=self._recorder)
             append_generations(session, row, use.generations)

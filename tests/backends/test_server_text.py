@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ import pytest
 
 from autotune.backends.llama_cpp import LlamaCppBackend
 from autotune.backends.llama_server import LlamaServerBackend
+from autotune.backends.protocol import EngineError
 from autotune.backends.server_client import Line, ServerClient
 from autotune.backends.server_text import ServerText
 from autotune.domain.config import Config
 from autotune.domain.request import Finish, TextCompletion, TextRequest
+from autotune.domain.run import Reason
 from tests.backends.programs import environ_with, find_server
 
 MS = 1_000_000
@@ -148,6 +152,48 @@ def test_a_stream_that_breaks_off_is_no_answer() -> None:
     """Nobody has said that it was over: the server has gone away."""
     with pytest.raises(ConnectionError, match="ended its answer early"):
         played(NEW[:3])
+
+
+def refusal(message: str) -> EngineError:
+    """What becomes of a server's error."""
+    with pytest.raises(EngineError) as caught:
+        played([(1, {"error": {"code": 500, "message": message, "type": "server_error"}})])
+    return caught.value
+
+
+def test_a_refusal_does_not_quote_the_request() -> None:
+    """The server may; what it says of its own engine is told."""
+    refused = refusal("cannot read: 'my secret'")
+    failed = refusal("Compute error.")
+
+    assert refused.reason is Reason.UNSUPPORTED
+    assert str(refused) == "the server refused the request: change its prompt or its settings"
+    assert (failed.reason, str(failed)) == (Reason.CRASH, "Compute error.")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are the system's")
+def test_a_real_server_goes_on_after_a_refusal(smollm2_path: Path) -> None:
+    """It quotes the request in answer and log; neither reaches whoever asked, at its end either."""
+    backend = LlamaServerBackend(environ_with(AUTOTUNE_LLAMA_SERVER=find_server()))
+    session = backend.load(smollm2_path, Config(n_ctx=512, n_batch=128, n_ubatch=128))
+    secret = dataclasses.replace(PLAIN, prompt="secret")
+    object.__setattr__(secret, "prompt", "secret \ud800")
+    try:
+        with pytest.raises(EngineError, match="refused the request") as refused:
+            session.generate(secret, on_text=lambda _text: True)
+        short = dataclasses.replace(PLAIN, max_tokens=4)
+        assert session.generate(short, on_text=lambda _text: True).n_tokens == 4
+        assert "secret" in session._program.read_log()
+        assert backend.log_excerpt() == ""
+        os.kill(session._program.pid, signal.SIGTERM)
+        session._program._process.wait(60)
+        with pytest.raises(EngineError, match="went away") as gone:
+            session.generate(short, on_text=lambda _text: True)
+    finally:
+        session.close()
+
+    assert refused.value.reason is Reason.UNSUPPORTED
+    assert "secret" not in f"{refused.value} {gone.value}"
 
 
 def test_a_chat_with_a_server_of_2024_goes_another_way() -> None:

@@ -12,7 +12,7 @@ from autotune.domain.config import Config
 from autotune.domain.errors import UserError
 from autotune.domain.machine import GPUFacts
 from autotune.domain.request import TextRequest
-from autotune.integration.configs import BackendConfig, GenerationConfig
+from autotune.integration.configs import BackendConfig, GenerationConfig, priorities_of
 from tests.factories import make_machine, make_model
 
 DEFAULT = Config(n_ctx=2048, n_threads=1, n_threads_batch=2)
@@ -119,6 +119,7 @@ def test_knobs_go_over_fields_as_they_are_given() -> None:
     ("changes", "message"),
     [
         ({"name": ""}, "give the name of a backend"),
+        ({"priority": "first"}, "priority='first' is not valid: give a whole number"),
         ({"gpu_layers": -2}, "gpu_layers=-2 is not valid: give a whole number, -1 to 10000"),
         ({"context_size": 0}, "context_size=0 is not valid"),
         ({"context_size": 10**9}, "context_size=1000000000 is not valid"),
@@ -238,6 +239,25 @@ def test_a_generation_may_be_given_as_names() -> None:
         BackendConfig.from_dict({"name": "x", "layers": 4})
     with pytest.raises(UserError, match="has no name"):
         BackendConfig.from_dict({})
+
+
+def test_priorities_are_those_of_usable_configurations() -> None:
+    """One that was broken later, or is none, does not decide."""
+    broken = BackendConfig("b", priority=1)
+    broken.priority = "first"  # type: ignore[assignment]
+    configs: dict[str, Any] = {"a": BackendConfig("a", priority=3), "b": broken, "c": {}}
+
+    assert priorities_of(configs) == {"a": 3}
+
+
+@pytest.mark.parametrize("theirs", ["stop", "stop_sequences"])
+@pytest.mark.parametrize("ours", ["stop", "stop_sequences"])
+def test_stop_texts_that_are_given_win_by_either_name(ours: str, theirs: str) -> None:
+    """Over those of ``custom_args``, which hold where nothing is given."""
+    config = BackendConfig("x", custom_args={theirs: ["\n"]})
+
+    assert config.generation_config(**{ours: ["END"]}).stop_sequences == ["END"]
+    assert config.generation_config(**{ours: None}).stop_sequences == ["\n"]
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,18 @@ def test_a_model_that_vanishes_after_the_recommendation(
     assert len(result.tried) == len(idle.get_available_backends())
 
 
+def test_a_priority_decides_which_backend_is_tried_first(
+    make_manager: Make, smollm2_path: Path, tmp_path: Path
+) -> None:
+    """A program that is not there: it is asked before the library all the same."""
+    manager = make_manager(environ={**os.environ, "PATH": str(tmp_path)})
+    manager.configs[SERVER] = BackendConfig(SERVER, priority=-1)
+
+    result = manager.load_model_optimized(smollm2_path)
+
+    assert (list(result.tried), result.backend_used) == ([SERVER], LIBRARY)
+
+
 def test_where_the_best_backend_fails_the_next_one_is_used(
     make_manager: Make, smollm2_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

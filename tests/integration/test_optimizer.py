@@ -96,6 +96,16 @@ def test_runs_change_the_choice(optimizer: PerformanceOptimizer, smollm2_path: P
     assert advice.expected_performance["estimated_tokens_per_second"] == pytest.approx(100, rel=0.2)
 
 
+@pytest.mark.parametrize("first", [LIBRARY, SERVER])
+def test_priorities_decide_where_nothing_else_does(
+    optimizer: PerformanceOptimizer, smollm2_path: Path, first: str
+) -> None:
+    """Before any run two engines of llama.cpp are one."""
+    advice = optimizer.get_optimal_backend(smollm2_path, [LIBRARY, SERVER], priorities={first: -1})
+
+    assert advice.recommended_backend == first
+
+
 def test_a_backend_that_cannot_be_used_is_told_and_not_chosen(
     optimizer: PerformanceOptimizer, smollm2_path: Path
 ) -> None:

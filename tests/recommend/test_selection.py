@@ -60,10 +60,10 @@ def offers(predictor: Predictor, *backends: str) -> list[Offer]:
 
 
 def select(
-    offered: Sequence[Offer], history: dict[str, BackendHistory] | None = None
+    offered: Sequence[Offer], history: dict[str, BackendHistory] | None = None, **priorities: int
 ) -> BackendSelection:
     """The choice for a balanced target."""
-    return select_backend(offered, history or {}, target=Target.BALANCED)
+    return select_backend(offered, history or {}, target=Target.BALANCED, priorities=priorities)
 
 
 def stored(
@@ -135,6 +135,16 @@ def test_ties_go_by_the_guides_order() -> None:
 
     assert [v.name for v in selection.ranking] == ["llamafile", LLAMA, SERVER]
     assert "comes first in the order of backends" in selection.ranking[1].reasons[-1]
+
+
+def test_priorities_go_before_the_guides_order() -> None:
+    """And decide nothing but ties."""
+    predictor = Predictor().fit([])
+    tied = select(offers(predictor, SERVER, LLAMA, "llamafile"), **{SERVER: -1, "llamafile": 1})
+    assert [v.name for v in tied.ranking] == [SERVER, LLAMA, "llamafile"]
+
+    measured = Predictor().fit([*ran(LLAMA), *ran(SERVER, slower=2, seed=1)])
+    assert select(offers(measured, SERVER, LLAMA), **{SERVER: -1}).chosen.backend == LLAMA
 
 
 def test_an_engine_that_unpacks_the_file_reads_more_of_it() -> None:

@@ -297,6 +297,15 @@ def test_a_memory_limit_holds_for_a_load(smollm2_path: Path) -> None:
     assert caught.value.run.reason is Reason.OOM
 
 
+def test_half_a_character_harms_no_server(smollm2_path: Path) -> None:
+    """Applications cut texts where they like."""
+    environ = {**os.environ, "AUTOTUNE_LLAMA_SERVER": str(find_server())}
+    with LoadedModel.load("llama-server", smollm2_path, CONFIG, environ=environ) as model:
+        torn = dataclasses.replace(FACT, prompt="x \ud800", stop=("\udc00",))
+        assert model.generate(torn).completion.n_tokens > 0
+        assert model.generate(FACT).completion.text.startswith(" Paris")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals are the system's")
 def test_a_server_serves_and_may_die(smollm2_path: Path) -> None:
     """An engine that is a program: found in the settings given, its death is the model's."""

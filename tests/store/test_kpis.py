@@ -107,6 +107,20 @@ def test_memory_at_the_load_is_not_the_peak_of_the_run(store: Store) -> None:
     assert (found.value, found.unit, found.n) == (50_000_000, "bytes", 1)
 
 
+def test_what_a_failed_load_took_is_no_models_memory(store: Store) -> None:
+    """It was stopped half-way, or far above; a model that died later was loaded."""
+    weights = make_model().weight_bytes
+    use(store, run=used(peak_rss_bytes=2 * weights))
+    use(store, run=used(peak_rss_bytes=4 * weights, reason=Reason.CRASH))
+    for reason in (Reason.OOM, Reason.CANCELLED):
+        use(store, run=used(peak_rss_bytes=8 * weights, load=None, reason=reason))
+
+    found = store.kpis()
+    assert (found.load_memory_bytes.value, found.load_memory_bytes.n) == (3 * weights, 2)
+    efficiency = found.memory_efficiency_ratio
+    assert (efficiency.value, efficiency.n) == (pytest.approx(0.375), 2)
+
+
 def test_tokens_per_second_are_tokens_over_seconds(store: Store) -> None:
     """10 tokens in 0.1 s and 90 in 3.9 s: 25 per second, not the mean of 100 and 23."""
     use(store, answer(10, token_ms=10), answer(90, token_ms=3900 / 90))

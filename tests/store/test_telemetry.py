@@ -15,6 +15,7 @@ from autotune.domain.stored import RunState
 from autotune.domain.workload import Workload
 from autotune.store.store import Store
 from autotune.store.telemetry import Telemetry
+from autotune.store.usage import discard_usages, read_usages
 from tests.store import examples, worker
 from tests.store.uses import QUICK_S, answer, load, use_run
 
@@ -214,6 +215,52 @@ def test_a_run_given_up_for_lost_goes_on(store: Store, telemetry: Telemetry) -> 
 
     (stored,) = store.list_runs()
     assert (stored.state, stored.reason, stored.n_reps) == (RunState.RUNNING, None, 1)
+
+
+def test_a_model_in_use_teaches_again_after_clearing(
+    store: Store, telemetry: Telemetry, clock: examples.Clock
+) -> None:
+    """What it generated before stays taken back; the rest is another run, of the same load."""
+    ticket = load(telemetry, prediction=examples.make_prediction())
+    telemetry.generated(ticket, answer())
+    assert telemetry.flush()
+    cleared = ticket.run_id
+    clock.advance(5)
+    assert discard_usages(store.database, None, now=clock()) == 1
+    assert store.observations() == ()
+    for _ in range(2):
+        clock.advance(5)
+        telemetry.generated(ticket, answer(token_ns=(20_000_000,) * 20))
+        assert telemetry.flush()
+
+    (observation,) = store.observations()
+    assert observation.decode_tps == pytest.approx(50)
+    assert observation.load == use_run().load
+    assert store.kpis().decode_tps.n == 2
+    (usage,) = read_usages(store.database)
+    assert ticket.run_id == usage.run_id != cleared
+    telemetry.unloaded(ticket, use_run())
+    assert telemetry.flush()
+    runs = {run.run_id: (run.state, run.n_reps) for run in store.list_runs()}
+    assert runs == {cleared: (RunState.COMPLETE, 1), ticket.run_id: (RunState.COMPLETE, 2)}
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_after_clearing_a_death_is_a_lesson_and_an_end_in_good_order_is_none(
+    store: Store, telemetry: Telemetry, clock: examples.Clock, dies: bool
+) -> None:
+    """Of a model that generates nothing any more."""
+    ticket = load(telemetry)
+    telemetry.generated(ticket, answer())
+    assert telemetry.flush()
+    discard_usages(store.database, None, now=clock())
+    if dies:
+        telemetry.failed(ticket, Reason.CRASH, "the engine died")
+    telemetry.unloaded(ticket, use_run())
+    assert telemetry.flush()
+
+    assert [seen.reason for seen in store.observations()] == [Reason.CRASH] * dies
+    assert RunState.RUNNING not in {run.state for run in store.list_runs()}
 
 
 def test_two_processes_use_one_store(file: Path, store: Store) -> None:

@@ -67,6 +67,22 @@ def test_a_store_that_cannot_be_written_costs_telemetry_alone(
     assert store.count_runs() == 1
 
 
+def test_what_two_models_generate_is_counted_for_each(
+    store: Store, clock: examples.Clock, broken: list[str]
+) -> None:
+    """Both wait for the store together: one with a generation, one with four."""
+    with Telemetry(store, now=clock, linger_s=60.0) as telemetry:
+        tickets = [load(telemetry), load(telemetry)]
+        assert telemetry.flush()
+        broken.append("SQLITE_FULL")
+        for ticket, n_generations in zip(tickets, (1, 4), strict=True):
+            for _ in range(n_generations):
+                telemetry.generated(ticket, answer())
+        assert not telemetry.flush()
+
+        assert telemetry.dropped == 5
+
+
 def test_a_load_waits_for_a_store_that_cannot_be_written(
     store: Store, telemetry: Telemetry, broken: list[str]
 ) -> None:

@@ -221,8 +221,12 @@ def test_a_full_disk_costs_no_generation(
 _PROGRAM = """
 import sys
 from pathlib import Path
+from autotune.integration.configs import BackendConfig
+from tests.integration.detectors import LIBRARY
 from tests.integration.managers import FACT, load, make
 with make(sys.argv[1]) as manager:
+    # More threads than cores wait for one another.
+    manager.configs[LIBRARY] = BackendConfig(name=LIBRARY, custom_args={"n_threads": 1})
     load(manager, Path(sys.argv[2]))
     for _ in range(int(sys.argv[3])):
         manager.generate_text_with_optimization(FACT, max_tokens=4)

@@ -8,7 +8,7 @@ with its measurement; contaminated runs count where there is no clean one, and a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,7 @@ from autotune.predict.first_token import FirstToken
 from autotune.predict.forecast import Forecast
 from autotune.predict.known import QUANTITIES, Known, Told, pooled
 from autotune.predict.memory import MemoryRegressor, vram_ratios
-from autotune.predict.phase import (
-    CONTAMINATED_SD,
-    NOISE_SD,
-    Belief,
-    PhaseRegressor,
-    Subjects,
-)
+from autotune.predict.phase import CONTAMINATED_SD, Belief, PhaseRegressor, Subjects
 from autotune.predict.rows import Rows, build_rows, case_key, subjects_of
 from autotune.predict.success import SuccessClassifier, balance, history, labels
 
@@ -210,7 +204,10 @@ class EnginePredictor:
             ),
             n_runs=tuple(n_runs for _, _, n_runs in found),
         )
-        return _answer(forecast, [runs for runs, _, _ in found]) if verbatim else forecast
+        if not verbatim:
+            return forecast
+        noise = {phase: self._phases[phase].noise_of(subjects) for phase in PHASES}
+        return _answer(forecast, [runs for runs, _, _ in found], noise)
 
 
 def _in_distinct_rows(
@@ -224,17 +221,21 @@ def _in_distinct_rows(
     return Belief(belief.mean[index], belief.sd[index])
 
 
-def _answer(forecast: Forecast, known: Sequence[Sequence[Told]]) -> Forecast:
+def _answer(
+    forecast: Forecast, known: Sequence[Sequence[Told]], noise: Mapping[str, Array]
+) -> Forecast:
     """The forecast with measured cases replaced by their measurements, in place.
 
-    Clean runs answer for the contaminated ones; those answer where there is nothing better.
+    Clean runs answer for the contaminated ones; those answer where there is nothing better. No
+    spread is below the ``noise`` of the machine, by phase; shape (n_cases,) each.
     """
     for index, runs in enumerate(known):
         if not runs:
             continue
         for quantity in QUANTITIES:
             seconds, is_clean = pooled(runs, quantity)
-            least_sd = NOISE_SD if is_clean else CONTAMINATED_SD
+            usual_sd = noise["prefill" if quantity == "ttft" else quantity][index]
+            least_sd = float(usual_sd) if is_clean else CONTAMINATED_SD
             _put(getattr(forecast, quantity), index, seconds, least_sd=least_sd)
         peaks = [run.peak_bytes for run in runs if np.isfinite(run.peak_bytes)]
         if peaks:
@@ -267,7 +268,7 @@ def _measured(phase: str, rows: Rows) -> dict[str, Any]:
         "y": rows.slowdown(phase)[measured],
         "subjects": rows.subjects.take(measured),
         "is_clean": rows.is_clean[phase][measured],
-        "noise_sd": max(rows.repeat_sd[phase], NOISE_SD),
+        "noise_sd": rows.noise_sd[phase],
     }
 
 

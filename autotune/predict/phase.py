@@ -18,8 +18,9 @@ learning", Econometrics Journal 21, 2018).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +29,10 @@ from autotune.features.case import Array
 from autotune.features.columns import KNOB_COLUMNS
 from autotune.predict.calibration import ABROAD, COVERAGE, Calibration, tier_of
 from autotune.predict.ensemble import Ensemble, deal_folds, fit_ensembles, fit_linear
+from autotune.predict.noise import NOISE_SD
 from autotune.predict.places import PlaceEffects
 from autotune.predict.process import Kernel, Process
 
-NOISE_SD = 0.025
-"""Spread of the same configuration between processes (2.3 % measured on public telemetry)."""
 CONTAMINATED_SD = 0.25
 """How far a contaminated run lies from the truth: a busy neighbour makes a run slower by a tenth,
 or by half."""
@@ -120,14 +120,14 @@ class PhaseRegressor:
         subjects: Subjects,
         *,
         is_clean: Bools,
-        noise_sd: float = NOISE_SD,
+        noise_sd: Mapping[str, float] = MappingProxyType({}),
     ) -> PhaseRegressor:
         """Learn the general part from rows x of shape (n, n_features) and log slowdowns y (n,).
 
-        Rows that are not clean count little; clean ones spread by ``noise_sd`` between processes.
+        Rows that are not clean count little; clean ones spread by their machine's ``noise_sd``.
         :meth:`adapt` adds what single models peculiarly do.
         """
-        self.noise_sd_ = noise_sd
+        self.noise_sd_ = dict(noise_sd)
         self.n_rows_ = len(y)
         self.processes_: dict[str, Process] = {}
         self.counts_: dict[str, int] = {}
@@ -138,7 +138,7 @@ class PhaseRegressor:
         self._fit_general(x, y, weight, subjects)
         mean, sd = self._general(x, subjects)
         if len(self.folds_) >= _MIN_FAMILIES:
-            scores = self._scores(x, y, y - mean, sd, self._noise(is_clean), subjects)
+            scores = self._scores(x, y, y - mean, sd, is_clean, subjects)
             self.calibration_ = Calibration.fit(scores)
         return self
 
@@ -149,17 +149,17 @@ class PhaseRegressor:
         subjects: Subjects,
         *,
         is_clean: Bools,
-        noise_sd: float = NOISE_SD,
+        noise_sd: Mapping[str, float] = MappingProxyType({}),
     ) -> PhaseRegressor:
         """Condition on all that was measured of these models on their machines.
 
         The general part stays. It may be without any row: then the prior is what is corrected.
         """
-        self.processes_, self.counts_, self.noise_sd_ = {}, {}, noise_sd
-        residual = y - self._general(x, subjects)[0]
+        self.processes_, self.counts_, self.noise_sd_ = {}, {}, dict(noise_sd)
+        residual, noise = y - self._general(x, subjects)[0], self._noise(is_clean, subjects)
         for group in np.unique(subjects.groups):
             rows = np.flatnonzero(subjects.groups == group)
-            process = self._process(x, residual, self._noise(is_clean), subjects, rows)
+            process = self._process(x, residual, noise, subjects, rows)
             self.processes_[str(group)] = process
             self.counts_[str(group)] = len(np.unique(subjects.configs[rows]))
         return self
@@ -197,12 +197,13 @@ class PhaseRegressor:
         supported = self.is_supported(x)
         home, abroad = (self.calibration_.factor(t, coverage) for t in (tier_of(0), ABROAD))
         sd *= np.where(self._is_home(subjects), home, abroad)
+        noise = self.noise_of(subjects)
         for group, rows, builds in self._met(subjects):
             process = self.processes_[group]
             shift, spread = process.predict(x[rows][:, self._knobs], builds)
             factor = self.calibration_.factor(tier_of(self.counts_[group]), coverage)
             mean[rows] += shift
-            sd[rows] = factor * np.hypot(spread, self.noise_sd_)
+            sd[rows] = factor * np.hypot(spread, noise[rows])
         return Belief(mean, np.where(supported, sd, np.maximum(sd, self.prior_sd)))
 
     def mean(self, x: Array, subjects: Subjects) -> Array:
@@ -263,9 +264,15 @@ class PhaseRegressor:
         told[:, self._knobs] = x[:, self._knobs]
         return told
 
-    def _noise(self, is_clean: Bools) -> Array:
+    def noise_of(self, subjects: Subjects) -> Array:
+        """Spread of one configuration between clean runs on each row's machine; shape (n,)."""
+        kinds, index = subjects.distinct()
+        machines = kinds.places[:, 0]
+        return np.array([self.noise_sd_.get(str(m), NOISE_SD) for m in machines])[index]
+
+    def _noise(self, is_clean: Bools, subjects: Subjects) -> Array:
         """Standard deviations of measured log slowdowns."""
-        return np.where(is_clean, self.noise_sd_, CONTAMINATED_SD)
+        return np.where(is_clean, self.noise_of(subjects), CONTAMINATED_SD)
 
     def _is_home(self, subjects: Subjects) -> Bools:
         """Whether anything was run on each row's machine."""
@@ -279,7 +286,7 @@ class PhaseRegressor:
         y: Array,
         residual: Array,
         sd: Array,
-        noise: Array,
+        is_clean: Bools,
         subjects: Subjects,
     ) -> dict[str, tuple[Array, Strings]]:
         """|error| / sd by tier, on rows that the prediction had not seen."""
@@ -291,7 +298,7 @@ class PhaseRegressor:
             mean, spread = _cross_fitted(self.abroad_, columns, fold)
             error = np.abs(y - self.center_ - mean) / np.hypot(spread, _MEMBER_SD)
             scores[ABROAD] = [(error, subjects.families)]
-        for tier, rows, error in self._pretend(columns, residual, noise, subjects):
+        for tier, rows, error in self._pretend(columns, residual, is_clean, subjects):
             scores.setdefault(tier, []).append((error, subjects.families[rows]))
         return {
             tier: (np.concatenate([s for s, _ in found]), np.concatenate([f for _, f in found]))
@@ -299,10 +306,11 @@ class PhaseRegressor:
         }
 
     def _pretend(
-        self, x: Array, residual: Array, noise: Array, subjects: Subjects
+        self, x: Array, residual: Array, is_clean: Bools, subjects: Subjects
     ) -> Iterator[tuple[str, Ints, Array]]:
         """Models with few of their runs known: (tier, the other rows, their scores)."""
         random = np.random.default_rng(0)
+        noise, least = self._noise(is_clean, subjects), self.noise_of(subjects)
         for group in np.unique(subjects.groups):
             rows = np.flatnonzero(subjects.groups == group)
             configs = np.unique(subjects.configs[rows])
@@ -316,7 +324,7 @@ class PhaseRegressor:
                 shift, spread = process.predict(
                     x[others][:, self._knobs], subjects.places[others, 1]
                 )
-                error = np.abs(residual[others] - shift) / np.hypot(spread, self.noise_sd_)
+                error = np.abs(residual[others] - shift) / np.hypot(spread, least[others])
                 yield tier_of(n_runs), others, error
 
     def _process(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,12 +18,13 @@ from autotune.domain.study import Observation
 from autotune.domain.workload import Workload
 from autotune.features.case import Array, Case
 from autotune.features.columns import PHASES, FeatureTable, build_features
+from autotune.predict.noise import noise_by_machine
 from autotune.predict.phase import Subjects
 from autotune.predict.places import place_names
 
 Key = tuple[str, Config, Workload]
-_MIN_REPEATS = 10
-"""Fewer repeats beyond the first do not tell the noise."""
+_OF_ITS_SIZE = ("prefill",)
+"""Phases of which ordinary use repeats nothing: its prompts are of about a length."""
 _CACHED_STEPS = 10
 """Page-cache shares are told apart in tenths."""
 
@@ -104,8 +105,11 @@ class Rows:
     seconds: dict[str, Array]
     """Of each phase: median over the clean repeats, or over all where none is clean; else NaN."""
     is_clean: dict[str, npt.NDArray[np.bool_]]
-    repeat_sd: dict[str, float]
-    """Spread between clean repeats of one case, natural log; 0 where they are few."""
+    noise_sd: dict[str, dict[str, float]]
+    """Of each phase, by machine and engine: spread between clean repeats of one case, natural log.
+
+    None where nothing was repeated.
+    """
     subjects: Subjects
     started_at: Array
     """Seconds since 1970 of the first repeat."""
@@ -130,13 +134,18 @@ def build_rows(observations: Sequence[tuple[Observation, Case]]) -> Rows:
     cases = [found[0][1] for found in members]
     runs = [[observation for observation, _ in found] for found in members]
     folded = {phase: [_fold(phase, found) for found in runs] for phase in PHASES}
+    subjects = subjects_of(cases, fully=True)
+    machines = [str(machine) for machine in subjects.places[:, 0]]
     return Rows(
         cases=tuple(cases),
         table=build_features(cases),
         seconds={p: np.array([s for s, _ in folded[p]], dtype=float) for p in PHASES},
         is_clean={p: np.array([clean for _, clean in folded[p]], dtype=bool) for p in PHASES},
-        repeat_sd={phase: _repeat_sd(phase, runs) for phase in PHASES},
-        subjects=subjects_of(cases, fully=True),
+        noise_sd={
+            phase: noise_by_machine(zip(machines, _clean(phase, runs), strict=True))
+            for phase in PHASES
+        },
+        subjects=subjects,
         started_at=np.array([found[0].started_at.timestamp() for found in runs], dtype=float),
     )
 
@@ -152,17 +161,11 @@ def repeats(
     return list(found.values())
 
 
-def _repeat_sd(phase: str, runs: Sequence[Sequence[Observation]]) -> float:
-    """Pooled standard deviation within the cases that were measured more than once."""
-    squares, freedom = 0.0, 0
+def _clean(phase: str, runs: Sequence[Sequence[Observation]]) -> Iterator[list[float]]:
+    """Clean seconds of each row's repeats."""
     for every in runs:
-        again = [run for run in every if run.purpose is not Purpose.USER]
-        found = [s for run in again if (s := SECONDS[phase](run)) and IS_CLEAN[phase](run)]
-        if len(found) > 1:
-            logs = np.log(found)
-            squares += float(np.sum((logs - logs.mean()) ** 2))
-            freedom += len(found) - 1
-    return float(np.sqrt(squares / freedom)) if freedom >= _MIN_REPEATS else 0.0
+        again = [r for r in every if r.purpose is not Purpose.USER or phase not in _OF_ITS_SIZE]
+        yield [s for run in again if (s := SECONDS[phase](run)) and IS_CLEAN[phase](run)]
 
 
 def _fold(phase: str, runs: Sequence[Observation]) -> tuple[float, bool]:

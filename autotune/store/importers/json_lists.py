@@ -13,6 +13,8 @@ _MARKS = frozenset({"avg_ts", "ts", "avg_ns", "n_prompt", "n_gen"})
 _LOOKED_AT = 5
 _BETWEEN = re.compile(r"[\s,]*")
 _BEGIN = re.compile(r"^\s*[\[{]", re.MULTILINE)
+_APPENDED = re.compile(r"[\]\n][\s,]*\[?\s*(?={)")
+"""Where a list that was appended begins, looked for from the end of the list before it."""
 
 
 def recognises(text: str) -> bool:
@@ -36,7 +38,7 @@ def _is_test(value: Any) -> bool:
 
 
 def _objects(text: str, limit: int | None = None) -> Iterator[Any]:
-    """Objects of a list, or one after the other: a list that was cut off keeps what it has."""
+    """Objects of lists, or one after the other: a list that was cut off keeps what it has."""
     begin = _BEGIN.search(text)
     if begin is None:
         return
@@ -45,7 +47,10 @@ def _objects(text: str, limit: int | None = None) -> Iterator[Any]:
         at += 1
     while limit is None or n_found < limit:
         at = _after(_BETWEEN, text, at)
-        if at >= len(text) or text[at] == "]":
+        if text.startswith("]", at):
+            appended = _APPENDED.search(text, at)
+            at = appended.end() if appended else len(text)
+        if at >= len(text):
             return
         try:
             value, at = decoder.raw_decode(text, at)

@@ -162,6 +162,20 @@ def test_tables_of_two_years_in_one_file_are_two_tables(tmp_path: Path) -> None:
     assert [test.flash_attn for test in told.tests] == [None, "on"]
 
 
+@pytest.mark.parametrize("between", ["", "\n", "\nllama_perf: [1] done\nggml: next\n"])
+def test_a_list_that_was_appended_to_another_is_read(tmp_path: Path, between: str) -> None:
+    """``>>`` after the first run; what an engine logs behind a list is no row."""
+    first = write_json(tmp_path / "1.json", make_row()).read_text().rstrip()
+    second = write_json(tmp_path / "2.json", decode_row(), decode_row()).read_text()
+    file = tmp_path / "all.json"
+    file.write_text(f"{first}{between}{second}llama_perf: done\n")
+
+    told = read_file(file)
+
+    assert told.problems == ()
+    assert [test.kind for test in told.tests] == ["pp", "tg", "tg"]
+
+
 def test_a_file_of_another_encoding_is_read(tmp_path: Path) -> None:
     """PowerShell's ``>`` writes UTF-16."""
     file = write_csv(tmp_path / "utf16.csv", make_row())

@@ -20,6 +20,8 @@ from autotune.store.importers.rows import Problem, Row
 CACHE_WORKLOAD = Workload(n_prompt=1, n_gen=1)
 _MARKS = frozenset({"load_time_ms", "memory_usage_mb", "tokens_per_second"})
 _DEPTH = 4
+_MOST = 2**62
+"""No number in a cache is larger."""
 _KNOBS = {
     "n_gpu_layers": ("n_gpu_layers", "gpu_layers"),
     "n_threads": ("n_threads", "threads"),
@@ -87,7 +89,7 @@ def _first(knobs: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    return float(value) if isinstance(value, int | float) and abs(value) < _MOST else 0.0
 
 
 def _instant(value: object) -> str | None:

@@ -65,7 +65,7 @@ class Columns:
         values = self._row.get(name)
         if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
             return ()
-        return tuple(float(v) for v in values if v > 0 and math.isfinite(v))
+        return tuple(float(v) for v in values if 0 < v < _MOST)
 
     def word(self, meanings: Mapping[str, str], *names: str) -> str | None:
         """The meaning of the first filled cell; None for a word without one."""

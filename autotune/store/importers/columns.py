@@ -21,6 +21,10 @@ from autotune.store.importers.cells import Columns
 
 _MOST_TOKENS = 2**31
 _MOST_TPS = 1e8
+_MOST_SECONDS = 1e9
+"""Thirty years: nobody waited longer for a load, nor for a repetition."""
+_MOST_BYTES = 2**62
+_YEARS = range(1970, 9999)
 _OLD_FLAGS = ("cuda", "vulkan", "metal", "sycl", "opencl", "kompute")
 """Columns of the time before ``backends``; ``cuda`` was also true of AMD's ROCm."""
 _FLASH = {"0": "off", "1": "on", "-1": "auto", "false": "off", "true": "on", "off": "off",
@@ -42,7 +46,7 @@ def read_test(
     """
     cells = Columns(row)
     tps, reason = cells.number("ts", "avg_ts", "t/s"), _reason(cells)
-    load_s = _scaled(cells.number("load_ms"), 1e-3)
+    load_s = _load_s(cells)
     if reason is None and not load_s and not (tps and tps > 0):
         raise DataError("no rate above 0")
     if tps is not None and tps > _MOST_TPS:
@@ -82,8 +86,8 @@ def read_test(
         samples_tps=cells.numbers("samples_ts"),
         n_reps=cells.count("reps") or len(cells.numbers("samples_ts")) or None,
         load_s=load_s or None,
-        peak_vram_bytes=_bytes(cells.number("gpu_mem_mib")),
-        peak_rss_bytes=_bytes(cells.number("ram_mib")),
+        peak_vram_bytes=_bytes(cells, "gpu_mem_mib"),
+        peak_rss_bytes=_bytes(cells, "ram_mib"),
         reason=reason,
         measured_at=_instant(cells.text("test_time")),
         is_hearsay=bool(cells.text("is_hearsay")),
@@ -107,6 +111,9 @@ def _plausible(test: ImportedTest) -> ImportedTest:
         raise DataError("no model")
     if test.n_prompt + test.n_gen + test.n_depth > _MOST_TOKENS:
         raise DataError(f"{test.n_prompt + test.n_gen + test.n_depth} tokens are no test")
+    for tps in (test.tps, *test.samples_tps):
+        if tps and (test.n_prompt + test.n_gen) / tps > _MOST_SECONDS:
+            raise DataError(f"{tps:g} tokens per second are no rate")
     return test
 
 
@@ -168,7 +175,11 @@ def _extra(cells: Columns, name: str) -> str | None:
 
 def _extra_count(cells: Columns, name: str) -> int | None:
     text = _extra(cells, name)
-    return int(text) if text and text.isdecimal() else None
+    if not text or not text.isdecimal():
+        return None
+    if float(text) > _MOST_TOKENS:
+        raise DataError(f"{name} is {text[:40]}, above {_MOST_TOKENS}")
+    return int(text)
 
 
 def _mapped(cells: Columns) -> bool | None:
@@ -181,12 +192,20 @@ def _offloads_kqv(cells: Columns) -> bool | None:
     return None if text is None else not _is_true(text)
 
 
-def _scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
+def _load_s(cells: Columns) -> float | None:
+    milliseconds = cells.number("load_ms")
+    if milliseconds is not None and not 0 <= milliseconds * 1e-3 <= _MOST_SECONDS:
+        raise DataError(f"load_ms is {milliseconds:g}, no time that a load takes")
+    return None if milliseconds is None else milliseconds * 1e-3
 
 
-def _bytes(mib: float | None) -> int | None:
-    return None if mib is None or mib <= 0 else round(mib * MIB)
+def _bytes(cells: Columns, name: str) -> int | None:
+    mib = cells.number(name)
+    if mib is None or mib <= 0:
+        return None
+    if mib * MIB > _MOST_BYTES:
+        raise DataError(f"{name} is {mib:g}, more than any machine has")
+    return round(mib * MIB)
 
 
 def _instant(text: str | None) -> datetime | None:
@@ -195,5 +214,7 @@ def _instant(text: str | None) -> datetime | None:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        raise DataError(f"test_time is {text!r}, not a date") from None
+        instant = None
+    if instant is None or instant.year not in _YEARS:
+        raise DataError(f"test_time is {text!r}, not a date")
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

@@ -92,7 +92,7 @@ def _amount(text: object) -> int | None:
     factor = _UNITS.get(unit.strip().upper())
     try:
         return None if factor is None else round(float(value) * factor)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ from tests.store.importers.excerpts import (
         ({"model_size": 10**30}, "model_size is 1e+30, not a whole number"),
         ({"model_filename": "", "model_type": ""}, "no model"),
         ({"test_time": "yesterday"}, "test_time is 'yesterday', not a date"),
+        (
+            {"test_time": "0001-01-01T00:00:00+23:00"},
+            "test_time is '0001-01-01T00:00:00+23:00', not a date",
+        ),
+        ({"avg_ts": 1e-10}, "1e-10 tokens per second are no rate"),
     ],
 )
 def test_a_bad_row_is_named_and_the_good_ones_are_kept(
@@ -45,6 +51,43 @@ def test_a_bad_row_is_named_and_the_good_ones_are_kept(
 
     assert told.problems == (f"line 3: {cause}",)
     assert [test.place for test in told.tests] == ["line 2", "line 4"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "cause"),
+    [
+        ({"load_ms": -500}, "load_ms is -500, no time that a load takes"),
+        ({"load_ms": 1e300}, "load_ms is 1e+300, no time that a load takes"),
+        ({"gpu_mem_mib": 1e30}, "gpu_mem_mib is 1e+30, more than any machine has"),
+        ({"ram_mib": 1e303}, "ram_mib is 1e+303, more than any machine has"),
+        ({"extra": f"n_ctx={10**30}"}, f"n_ctx is {10**30}, above {2**31}"),
+        ({"samples_ts": [1e-300, 5.0]}, "1e-300 tokens per second are no rate"),
+    ],
+)
+def test_a_number_that_no_database_holds_costs_one_row(
+    tmp_path: Path, cells: dict[str, Any], cause: str
+) -> None:
+    """It would end the import of all the others."""
+    told = read_file(write_jsonl(tmp_path / "t.jsonl", make_row() | cells, make_row()))
+
+    assert told.problems == (f"row 1: {cause}",)
+    assert len(told.tests) == 1
+
+
+def test_numbers_of_any_length_are_read(tmp_path: Path) -> None:
+    """A sample, a size in a printed table, a mean of the application."""
+    samples = write_jsonl(tmp_path / "t.jsonl", make_row() | {"samples_ts": [10**400, 5]})
+    table, cache = tmp_path / "t.md", tmp_path / "c.json"
+    table.write_text(MARKDOWN.replace("8.03 B", "inf B"), encoding="utf-8")
+    record = {"backend": "llamafile", "model": "qwen2.5-7b.gguf", "tokens_per_second": 5,
+              "memory_usage_mb": 1, "size_mb": 1e308, "usage_count": 10**400}  # fmt: skip
+    cache.write_text(json.dumps({"a": record, "b": record | {"usage_count": 1, "size_mb": 9}}))
+
+    assert read_file(samples).tests[0].samples_tps == (5.0,)
+    assert read_file(table).tests[0].n_params is None
+    told = read_file(cache)
+    assert told.problems == ("entry 1: reps is '1" + "0" * 39 + "', not a number",)
+    assert len(told.tests) == 1
 
 
 def test_a_row_of_another_length_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ _NAMES = {
 }  # fmt: skip
 """What the table calls the fields; ``ts`` is no rate here."""
 _TEST = re.compile(r"(?:pp\s*(\d+))?\s*\+?\s*(?:tg\s*(\d+))?\s*(?:@\s*d\s*(\d+))?")
-_RATE = re.compile(r"(\d+(?:\.\d+)?)(?:\D+(\d+(?:\.\d+)?))?")
+_RATE = re.compile(r"(\d+(?:\.\d+)?)(?:\s*[^\sA-Za-z0-9.,]\D*(\d+(?:\.\d+)?))?")
+"""Whatever an encoding made of the ``±``; no letter, and no comma of thousands."""
 _UNITS = {"KIB": 1024.0, "MIB": float(MIB), "GIB": float(GIB), "TIB": 1024.0 * GIB,
           "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}  # fmt: skip
 _BUILD = re.compile(r"^\s*build: (\w+) \((\d+)\)")

@@ -187,6 +187,31 @@ def test_a_table_row_that_is_no_test_is_named(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("rate", ["10,000.50", "10 000.50", "1e5", "48,1", "10,000.50 ± 1,200.5"])
+def test_a_rate_in_another_notation_is_named(tmp_path: Path, rate: str) -> None:
+    """Its first digits are not the rate, nor are the others its deviation."""
+    file = tmp_path / "t.md"
+    file.write_text(MARKDOWN.replace("10000.50 ± 19.50", rate), encoding="utf-8")
+
+    told = read_file(file)
+
+    assert told.problems == (f"line 5: t/s is {rate!r}",)
+    assert [test.tps for test in told.tests] == [100.25, 412.0]
+
+
+@pytest.mark.parametrize(
+    "sign", [" ± ", "±", " +- ", " +/- ", " \u00c2\u00b1 ", " \ufffd ", " ┬▒ "]
+)
+def test_a_deviation_is_read_whatever_became_of_its_sign(tmp_path: Path, sign: str) -> None:
+    """Encodings spoil it, and people type it."""
+    file = tmp_path / "t.md"
+    file.write_text(MARKDOWN.replace(" ± ", sign), encoding="utf-8")
+
+    first, *_ = read_file(file).tests
+
+    assert (first.tps, first.tps_sd) == (10000.5, 19.5)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"hello\n", b"\x00\x01\x02\xff" * 100, b"{}", b"[]", b"a,b,c\n1,2,3\n", b"[1]",

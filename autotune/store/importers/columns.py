@@ -27,6 +27,8 @@ _MOST_BYTES = 2**62
 _YEARS = range(1970, 9999)
 _OLD_FLAGS = ("cuda", "vulkan", "metal", "sycl", "opencl", "kompute")
 """Columns of the time before ``backends``; ``cuda`` was also true of AMD's ROCm."""
+_NEXT_GPU = re.compile(r", |(?<!\bw)/")
+"""Between several GPUs; a slash until 2024. ``w/ Radeon 8060S`` is one processor's own."""
 _FLASH = {"0": "off", "1": "on", "-1": "auto", "false": "off", "true": "on", "off": "off",
           "on": "on", "auto": "auto", "disabled": "off", "enabled": "on"}  # fmt: skip
 _MAPPED = {"mmap": True, "mmap_mlock": True, "none": False, "mlock": False, "direct_io": False,
@@ -128,12 +130,12 @@ def _file_name(path: str | None) -> str | None:
 
 
 def _first_gpu(text: str | None) -> str | None:
-    return None if text is None else text.split(", ")[0].split("/")[0].strip() or None
+    return None if text is None else _NEXT_GPU.split(text)[0].strip() or None
 
 
 def _n_gpus(cells: Columns) -> int | None:
     text = cells.text("gpu_info")
-    return len(text.split(", ")) if text else None
+    return len(_NEXT_GPU.split(text)) if text else None
 
 
 def _api(cells: Columns) -> str | None:

@@ -26,6 +26,8 @@ from tests.store.importers.excerpts import (
 )
 
 Writer = Callable[..., Path]
+STRIX = "AMD RYZEN AI MAX+ 395 w/ Radeon 8060S"
+"""What some drivers call the graphics core."""
 WRITERS: list[Writer] = [write_csv, write_json, write_jsonl, write_sql]
 
 
@@ -133,6 +135,8 @@ def test_old_tables_of_the_printed_kind_are_read(tmp_path: Path) -> None:
         (2025, {"backends": "Vulkan,RPC"}, {"api": "Vulkan"}),
         (2025, {"backends": "BLAS", "gpu_info": ""}, {"api": "CPU", "gpu": None, "n_gpus": None}),
         (2025, {"gpu_info": "NVIDIA L4, NVIDIA L4"}, {"gpu": "NVIDIA L4", "n_gpus": 2}),
+        (2024, {"gpu_info": "NVIDIA L4/NVIDIA L4"}, {"gpu": "NVIDIA L4", "n_gpus": 2}),
+        (2025, {"gpu_info": STRIX}, {"gpu": STRIX, "n_gpus": 1}),
         (2025, {"flash_attn": False, "use_mmap": False}, {"flash_attn": "off", "use_mmap": False}),
         (2026, {"flash_attn": -1, "load_mode": "dio"}, {"flash_attn": "auto", "use_mmap": False}),
         (2026, {"load_mode": "mmap+mlock"}, {"use_mmap": True}),

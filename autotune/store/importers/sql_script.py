@@ -11,6 +11,8 @@ from autotune.store.importers.rows import Problem, Row
 
 _CREATES = re.compile(r"^\s*CREATE\s+TABLE\b", re.IGNORECASE | re.MULTILINE)
 _STATEMENT = re.compile(r"\s*(CREATE|INSERT|BEGIN|COMMIT|END)\b", re.IGNORECASE)
+_NEXT = re.compile(r"INSERT\s+INTO\b", re.IGNORECASE)
+"""llama-bench does not double an apostrophe in a path: what it leaves open ends here."""
 _ALLOWED = frozenset(
     {
         sqlite3.SQLITE_CREATE_TABLE,
@@ -52,6 +54,9 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
     """Statements with the line that each begins on; lines of a log between them are left out."""
     begin, statement = 0, ""
     for number, line in enumerate(text.splitlines(keepends=True), start=1):
+        if statement and _NEXT.match(line):
+            yield begin, statement
+            statement = ""
         if not statement and not _STATEMENT.match(line):
             continue
         begin = begin if statement else number

@@ -136,6 +136,18 @@ def test_a_damaged_statement_costs_one_row(tmp_path: Path) -> None:
     assert 'near "VALEUS": syntax error' in told.problems[0]
 
 
+def test_an_apostrophe_in_a_path_costs_its_own_row(tmp_path: Path) -> None:
+    """llama-bench does not double it, so the statement never ends."""
+    file = write_sql(tmp_path / "t.sql", make_row(model_filename="?"), make_row(), make_row())
+    file.write_text(file.read_text().replace("?", "/home/bob's/m.gguf"))
+
+    told = read_file(file)
+
+    assert [test.model for test in told.tests] == ["Meta-Llama-3-8B-Instruct-Q8_0.gguf"] * 2
+    assert len(told.problems) == 1
+    assert "SQL: near" in told.problems[0]
+
+
 @pytest.mark.parametrize(
     "harm",
     [

@@ -21,19 +21,31 @@ def recognises(text: str) -> bool:
 def read_rows(text: str) -> Iterator[Row | Problem]:
     """Every row below a header; a later header, of another version, begins another table."""
     columns: list[str] = []
-    lines = csv.reader(io.StringIO(text.replace("\0", ""), newline=""))
+    lines = list(io.StringIO(text.replace("\0", ""), newline=""))
+    reader = csv.reader(lines)
     while True:
-        try:
-            cells = next(lines, None)
-        except csv.Error as error:
-            yield Problem(place=f"line {lines.line_num}", cause=str(error))
-            continue
+        begin = reader.line_num
+        cells = _next(reader)
         if cells is None:
             return
-        if _is_header(cells):
-            columns = [_plain(cell) for cell in cells]
-        elif columns and cells:
-            yield _row(f"line {lines.line_num}", columns, cells)
+        here = [(reader.line_num, cells)]
+        if reader.line_num > begin + 1 and len(cells) != len(columns):
+            # A quote that a cut row left open swallowed the lines below it.
+            alone = range(begin, reader.line_num)
+            here = [(n + 1, _next(csv.reader([lines[n]])) or []) for n in alone]
+        for number, found in here:
+            if found and _is_header(found):
+                columns = [_plain(cell) for cell in found]
+            elif found and columns:
+                yield _row(f"line {number}", columns, found)
+
+
+def _next(reader: Iterator[list[str]]) -> list[str] | None:
+    """The next cells; one that is too long for any table stands alone; None at the end."""
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        return [str(error)]
 
 
 def _row(place: str, columns: Sequence[str], cells: Sequence[str]) -> Row | Problem:

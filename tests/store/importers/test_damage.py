@@ -101,6 +101,29 @@ def test_a_row_of_another_length_is_named(tmp_path: Path) -> None:
     assert told.problems == ("line 3: 1 cells, but 42 columns",)
 
 
+@pytest.mark.parametrize("cut", [100, 240])
+def test_a_row_cut_off_inside_a_cell_costs_itself(tmp_path: Path, cut: int) -> None:
+    """Its open quote does not swallow what was appended, be it another table's header."""
+    file = write_csv(tmp_path / "t.csv", make_row())
+    header, row = file.read_text().splitlines()
+    old = write_csv(tmp_path / "old.csv", make_row(2023)).read_text()
+    file.write_text(f"{header}\n{row[:cut]}\n{row}\n{row[:cut]}\n{old}")
+
+    told = read_file(file)
+
+    assert [test.place for test in told.tests] == ["line 3", "line 6"]
+    assert [problem.split(":")[0] for problem in told.problems] == ["line 2", "line 4"]
+
+
+def test_a_cell_of_two_lines_is_one_cell(tmp_path: Path) -> None:
+    """Somebody's remark in a table of their own."""
+    file = write_csv(tmp_path / "t.csv", make_row() | {"extra": 'first\nsecond; "n_ctx=8192"'})
+
+    told = read_file(file)
+
+    assert (len(told.tests), told.problems) == (1, ())
+
+
 def test_json_that_was_cut_off_keeps_what_is_whole(tmp_path: Path) -> None:
     """A run that was stopped never closed its list."""
     file = write_json(tmp_path / "t.json", make_row(), make_row(), make_row())

@@ -56,20 +56,29 @@ def evaluate(db: DbOption = None, replay: ReplayOption = None, as_json: JsonOpti
 def _observations(
     db: str | None, files: list[Path]
 ) -> tuple[list[Observation], list[dict[Any, Any]]]:
-    """(runs to judge on, how good the store's own predictions were)."""
-    from autotune.facts.imported import observe_tests
+    """(runs to judge on, how good the store's own predictions were).
+
+    A test counts once, however many files say it, and whether or not it was imported.
+    """
+    from autotune.facts.imported import complete_tests, observe_tests
     from autotune.store.frames import accuracy_frame
     from autotune.store.importers.files import read_file
+    from autotune.store.imports import import_key
 
     observations: list[Observation] = []
     record: list[dict[Any, Any]] = []
+    known: set[str] = set()
     if db is not None or not files:
         with open_store(db) as store:
             observations.extend(store.observations())
+            known = store.import_keys()
             record = [dict(row) for row in accuracy_frame(store).to_dict("records")]
     for path in files:
         told = read_file(path)
-        found, problems = observe_tests(told.tests)
+        said = zip(map(import_key, told.tests), complete_tests(told.tests), strict=True)
+        new = {key: test for key, test in said if key not in known}
+        known |= new.keys()
+        found, problems = observe_tests(new.values())
         observations.extend(found)
         if told.problems or problems:
             first = [*told.problems, *problems][0]

@@ -122,7 +122,7 @@ def observe_tests(
             machine = facts[machine_name(test)]
             observations.append(observe_test(test, number=number, machine=machine))
         except (DataError, UserError) as error:
-            problems.append(f"test {number}: {error}")
+            problems.append(f"{test.place or f'test {number}'}: {error}")
     return tuple(observations), tuple(problems)
 
 

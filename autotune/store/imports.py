@@ -78,7 +78,7 @@ def import_tests(database: Database, tests: Iterable[ImportedTest], *, now: date
     keys = [import_key(test) for test in said]
     complete = complete_tests(said)
     with database.write() as session:
-        known = _known(session)
+        known = known_keys(session)
         new = {key: test for key, test in zip(keys, complete, strict=True) if key not in known}
         writer = _Writer(session, _machines(session, new.values(), now), now=now)
         with session.no_autoflush:
@@ -100,7 +100,8 @@ def _plain(test: ImportedTest) -> dict[str, object]:
     return dataclasses.asdict(test) | {"measured_at": None if at is None else at.isoformat()}
 
 
-def _known(session: Session) -> set[str]:
+def known_keys(session: Session) -> set[str]:
+    """The keys of all tests that were imported."""
     query = select(LoadRunRow.import_key).where(LoadRunRow.import_key.is_not(None))
     return {key for key in session.scalars(query) if key is not None}
 

@@ -12,7 +12,7 @@ from autotune.domain.quality import QualityCost
 from autotune.domain.stored import StoredPredictor
 from autotune.store import predictors, quality, schema
 from autotune.store.engine import Database
-from autotune.store.imports import Imported, import_tests
+from autotune.store.imports import Imported, import_tests, known_keys
 from autotune.store.kpis import Kpis, Scope, read_kpis
 from autotune.store.reader import Reader
 from autotune.store.writer import Writer
@@ -47,6 +47,11 @@ class Store(Writer, Reader):
         Raises DataError or UserError where the database refuses; then nothing is kept.
         """
         return import_tests(self.database, tests, now=self._now())
+
+    def import_keys(self) -> set[str]:
+        """What tells the tests that are there already: see :mod:`autotune.store.imports`."""
+        with self.database.read() as session:
+            return known_keys(session)
 
     def fingerprint(self) -> str:
         """Changes whenever a run that teaches is added or taken back."""

@@ -27,6 +27,8 @@ _MOST_BYTES = 2**62
 _YEARS = range(1970, 9999)
 _OLD_FLAGS = ("cuda", "vulkan", "metal", "sycl", "opencl", "kompute")
 """Columns of the time before ``backends``; ``cuda`` was also true of AMD's ROCm."""
+_NO_GPU = frozenset({"cpu", "blas", "openblas", "mkl", "accelerate", "amx", "zendnn", "rpc"})
+"""Backends of a processor; llama-bench also lists RPC where no other machine helped."""
 _NEXT_GPU = re.compile(r", |(?<!\bw)/")
 """Between several GPUs; a slash until 2024. ``w/ Radeon 8060S`` is one processor's own."""
 _FLASH = {"0": "off", "1": "on", "-1": "auto", "false": "off", "true": "on", "off": "off",
@@ -145,6 +147,9 @@ def _api(cells: Columns) -> str | None:
             return None
         names = next((flag for flag in _OLD_FLAGS if _is_true(cells.text(flag))), "CPU")
     api = gpu_api(names)
+    if api is None and not _NO_GPU.issuperset(re.findall(r"\w+", names.lower())):
+        # Were it taken for the processor, its rates would be a processor's.
+        raise DataError(f"backend {names[:40]!r} is not known")
     is_amd = "amd" in (cells.text("gpu_info") or "").lower()
     return "ROCm" if api == "CUDA" and is_amd else api or "CPU"
 

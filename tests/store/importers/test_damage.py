@@ -40,6 +40,7 @@ from tests.store.importers.excerpts import (
             {"test_time": "0001-01-01T00:00:00+23:00"},
             "test_time is '0001-01-01T00:00:00+23:00', not a date",
         ),
+        ({"backends": "WebGPU"}, "backend 'WebGPU' is not known"),
         ({"avg_ts": 1e-10}, "1e-10 tokens per second are no rate"),
     ],
 )

@@ -133,6 +133,7 @@ def test_old_tables_of_the_printed_kind_are_read(tmp_path: Path) -> None:
         (2024, {"cuda": 0}, {"api": "CPU"}),
         (2024, {"gpu_info": "AMD Radeon RX 6800"}, {"api": "ROCm"}),
         (2025, {"backends": "Vulkan,RPC"}, {"api": "Vulkan"}),
+        (2025, {"backends": "BLAS,RPC"}, {"api": "CPU"}),
         (2025, {"backends": "BLAS", "gpu_info": ""}, {"api": "CPU", "gpu": None, "n_gpus": None}),
         (2025, {"gpu_info": "NVIDIA L4, NVIDIA L4"}, {"gpu": "NVIDIA L4", "n_gpus": 2}),
         (2024, {"gpu_info": "NVIDIA L4/NVIDIA L4"}, {"gpu": "NVIDIA L4", "n_gpus": 2}),

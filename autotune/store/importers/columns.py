@@ -49,6 +49,7 @@ def read_test(
     nothing, or nothing that can be true.
     """
     cells = Columns(row)
+    _require_plain_placement(cells)
     tps, reason = cells.number("ts", "avg_ts", "t/s"), _reason(cells)
     load_s = _load_s(cells)
     if reason is None and not load_s and not (tps and tps > 0):
@@ -106,6 +107,15 @@ def _normalised(test: ImportedTest, kind: str | None) -> ImportedTest:
     if kind == "pp":
         return replace(test, n_gen=0)
     return test
+
+
+def _require_plain_placement(cells: Columns) -> None:
+    """No row of a model whose tensors somebody placed one by one: it would look all on the GPU."""
+    overrides = cells.text("tensor_buft_overrides", "ot")
+    if overrides and overrides.lower() != "none":
+        raise DataError(
+            f"tensor_buft_overrides={overrides[:40]}: single tensors elsewhere are not a knob yet"
+        )
 
 
 def _plausible(test: ImportedTest) -> ImportedTest:

@@ -40,6 +40,10 @@ from tests.store.importers.excerpts import (
             {"test_time": "0001-01-01T00:00:00+23:00"},
             "test_time is '0001-01-01T00:00:00+23:00', not a date",
         ),
+        (
+            {"tensor_buft_overrides": "exps=CPU"},
+            "tensor_buft_overrides=exps=CPU: single tensors elsewhere are not a knob yet",
+        ),
         ({"backends": "WebGPU"}, "backend 'WebGPU' is not known"),
         ({"avg_ts": 1e-10}, "1e-10 tokens per second are no rate"),
     ],

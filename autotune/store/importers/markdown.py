@@ -46,17 +46,22 @@ def read_rows(text: str) -> Iterator[Row | Problem]:
     """Every row of every table; build and GPUs are taken from the log around it."""
     tables: list[_Table] = []
     devices: list[str] = []
+    above = 0
     for number, line in enumerate(text.splitlines(), start=1):
         cells = _cells(line)
         if build := _BUILD.match(line):
             yield from _finish(tables, {"build_commit": build[1], "build_number": build[2]})
-            tables, devices = [], []
+            tables, devices, above = [], [], 0
         elif _is_header(cells):
             tables.append(_Table([_name(cell) for cell in cells], tuple(devices), []))
+            above = len(devices)
         elif tables and cells and set(line) - set("|-: "):
             tables[-1].rows.append((number, cells))
         else:
-            devices += [found[1] for pattern in _DEVICES if (found := pattern.search(line))]
+            named = [found[1] for pattern in _DEVICES if (found := pattern.search(line))]
+            if named and above:  # another program begins: its GPUs are not in addition
+                devices, above = [], 0
+            devices += named
     yield from _finish(tables, {})
 
 

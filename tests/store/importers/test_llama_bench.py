@@ -111,6 +111,14 @@ def test_each_backend_names_its_gpu_in_its_own_way(tmp_path: Path, log: str, gpu
     assert {test.gpu for test in read_file(file).tests} == {gpu}
 
 
+def test_each_log_names_its_own_gpus(tmp_path: Path) -> None:
+    """Two runs in one file, of which the first was stopped before it told its build."""
+    file = tmp_path / "log.txt"
+    file.write_text(MARKDOWN[: MARKDOWN.index("build:")] + MARKDOWN, encoding="utf-8")
+
+    assert [test.n_gpus for test in read_file(file).tests] == [1] * 6
+
+
 def test_old_tables_of_the_printed_kind_are_read(tmp_path: Path) -> None:
     """2023 wrote a space in the test, and a processor has no GPU."""
     file = tmp_path / "old.md"

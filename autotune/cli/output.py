@@ -110,6 +110,8 @@ def settling_line(model: Path, prediction: Prediction, default: Config) -> str |
 
 
 def _value(value: object) -> str:
+    if isinstance(value, list):
+        return "/".join(str(share).removesuffix(".0") for share in value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

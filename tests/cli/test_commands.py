@@ -357,9 +357,15 @@ def test_a_store_from_the_future_is_refused(shell: Shell, home: Path) -> None:
     assert "newer autotune" in err
 
 
-def test_a_run_that_does_not_exist_says_how_to_find_one(shell: Shell) -> None:
-    """Exit 2 and the command that lists them."""
-    status, _, err = shell.run("show", 7)
+@pytest.mark.parametrize("run_id", [7, 10**30])
+def test_a_run_that_does_not_exist_says_how_to_find_one(shell: Shell, run_id: int) -> None:
+    """Exit 2 and the command that lists them, also for a number that no database can hold."""
+    status, _, err = shell.run("show", run_id)
 
     assert status == 2
     assert "autotune runs" in err
+
+
+def test_more_runs_than_a_database_can_count_are_not_asked_for(shell: Shell) -> None:
+    """A limit above everything is none."""
+    assert shell.run("runs", "--limit", 10**30)[0] == 0

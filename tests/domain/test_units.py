@@ -10,7 +10,7 @@ from autotune.domain.errors import UserError
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (512, "0 KiB"), (2048, "2 KiB"), (98566144, "94 MiB"), (3 * 1024**3, "3.00 GiB")],
+    [(None, "–"), (512, "512 B"), (2048, "2 KiB"), (98566144, "94 MiB"), (3 * 1024**3, "3.00 GiB")],
 )
 def test_bytes_are_shortened(value: float | None, text: str) -> None:
     """Binary units, and a dash for the unknown."""
@@ -56,3 +56,12 @@ def test_nonsense_is_refused_with_an_example() -> None:
         units.parse_seconds("soon")
     with pytest.raises(UserError, match="write 512M or 2G"):
         units.parse_bytes("much")
+
+
+@pytest.mark.parametrize("text", ["0", "0.0", "9" * 400])
+def test_nothing_and_more_than_everything_are_refused(text: str) -> None:
+    """A limit of 0 would be none or none that can be kept; 400 digits are no number."""
+    with pytest.raises(UserError, match="is not a duration"):
+        units.parse_seconds(text)
+    with pytest.raises(UserError, match="is not a size"):
+        units.parse_bytes(text)

@@ -44,7 +44,7 @@ def human_seconds(seconds: float | None) -> str:
     """``0.0123`` → ``"12 ms"``, ``75`` → ``"1m15s"``; an unknown time is ``"–"``."""
     if seconds is None:
         return "–"
-    if seconds < 1:
+    if seconds < 0.9995:  # what is nearer to 1000 ms is 1 s
         return f"{seconds * 1000:.3g} ms"
     if seconds < 60:
         return f"{seconds:.3g} s"

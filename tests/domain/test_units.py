@@ -19,7 +19,14 @@ def test_bytes_are_shortened(value: float | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (0.0123, "12.3 ms"), (1.5, "1.5 s"), (75, "1m15s"), (3700, "1h01m")],
+    [
+        (None, "–"),
+        (0.0123, "12.3 ms"),
+        (0.9996, "1 s"),
+        (1.5, "1.5 s"),
+        (75, "1m15s"),
+        (3700, "1h01m"),
+    ],
 )
 def test_seconds_are_shortened(value: float | None, text: str) -> None:
     """From milliseconds to hours."""

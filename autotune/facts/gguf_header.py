@@ -140,9 +140,9 @@ class _Reader:
     def preamble(self) -> None:
         magic = self.data[:4]
         if magic != b"GGUF":
-            begins = magic.decode("ascii", "backslashreplace")
+            begins = repr(magic).removeprefix("b")
             self.fail(
-                f"not a GGUF file, whatever its name: it begins with {begins!r}, not with 'GGUF'",
+                f"not a GGUF file, whatever its name: it begins with {begins}, not with 'GGUF'",
                 "give a model in the GGUF format",
             )
         self.offset = 4

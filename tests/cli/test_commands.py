@@ -131,6 +131,13 @@ def test_limits_and_the_front(shell: Shell, smollm2_path: Path) -> None:
     assert {row["config"]["type_k"] for row in front} > {"f16"}
     assert "not measured" in shell.run("recommend", smollm2_path, "--pareto")[1]
 
+    for workload, absent in (("tg8", "prefill"), ("pp64", "decode")):  # not an endless speed
+        asked = ("predict", smollm2_path, "--workload", workload)
+        assert f"{absent}_tps" in (expected := shell.json(*asked)["expected"])
+        assert [name for name, value in expected.items() if value is None] == [f"{absent}_tps"]
+        (row,) = [line for line in shell.run(*asked)[1].splitlines() if line.startswith(absent)]
+        assert row.split() == [absent, "–", "–"]
+
     told = shell.json("predict", smollm2_path, "--set", "n_threads=2")
     assert told["evidence"] == "physics"
     assert told["settled_by"].startswith("autotune bench ")

@@ -72,7 +72,7 @@ def print_ranking(ranking: Sequence[BackendVerdict]) -> None:
             console.print(f"• {reason}", style="dim", soft_wrap=True)
     best = ranking[0]
     console.print(
-        f"{best.name} is within 5 % of the fastest backend with {best.confidence:.0%}",
+        f"{best.name}: probability to be within 5% of the fastest backend {best.confidence:.0%}",
         style="dim",
         soft_wrap=True,
     )

@@ -138,6 +138,10 @@ def test_limits_and_the_front(shell: Shell, smollm2_path: Path) -> None:
         (row,) = [line for line in shell.run(*asked)[1].splitlines() if line.startswith(absent)]
         assert row.split() == [absent, "–", "–"]
 
+    advice = shell.run("recommend", smollm2_path)[1]
+    assert "physics; probability to be within 5% of the best " in advice
+    assert advice.count("× the time\n") == advice.count("\nor ")  # which way it goes is said
+
     told = shell.json("predict", smollm2_path, "--set", "n_threads=2")
     assert told["evidence"] == "physics"
     assert told["settled_by"].startswith("autotune bench ")

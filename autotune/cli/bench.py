@@ -45,7 +45,7 @@ from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts
 from autotune.domain.prediction import Interval, Prediction, Target
 from autotune.domain.run import Measurement, Purpose, Run, Spread
-from autotune.domain.units import human_bytes, human_rate, human_seconds
+from autotune.domain.units import counted, human_bytes, human_rate, human_seconds
 from autotune.domain.workload import Workload
 from autotune.facts.gguf import read_model
 from autotune.facts.machine import read_machine, read_state
@@ -191,7 +191,7 @@ def print_run(run_id: int, run: Run, prediction: Prediction, default: Config) ->
     console.print(f"[bold]{changes_text(run.trial.config, default)}[/]")
     console.print(table)
     console.print(
-        f"run {run_id}: {run.trial.workload.label}, {measured.request_s.n} repetitions, "
+        f"run {run_id}: {run.trial.workload.label}, {counted(measured.request_s.n, 'repetition')}, "
         f"n_ctx={run.trial.config.n_ctx}; decode runs at depth "
         f"{run.trial.workload.n_depth + run.trial.workload.n_prompt}",
         style="dim",

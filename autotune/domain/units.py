@@ -52,6 +52,11 @@ def human_seconds(seconds: float | None) -> str:
     return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
 
 
+def counted(count: int, thing: str) -> str:
+    """``"1 trial"``, ``"2 trials"``."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def parse_seconds(text: str) -> float:
     """Seconds in ``"90"``, ``"500ms"``, ``"90s"`` or ``"5m"``. Raises UserError otherwise, also
     for no time at all."""

@@ -57,6 +57,11 @@ def test_sizes_are_read(text: str, n_bytes: int) -> None:
     assert units.parse_bytes(text) == n_bytes
 
 
+def test_one_of_a_thing_is_no_plural() -> None:
+    """As a person would say it."""
+    assert [units.counted(n, "trial") for n in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
+
+
 def test_nonsense_is_refused_with_an_example() -> None:
     """Both readers show what they would take."""
     with pytest.raises(UserError, match="write 500ms, 90s or 5m"):

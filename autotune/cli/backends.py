@@ -10,7 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from autotune.backends.registry import BUILT_IN, backend_names, get_backend
-from autotune.cli.output import console, measurement_json, plain_table, recommendation_json
+from autotune.cli.output import (
+    console,
+    expected_rates,
+    measurement_json,
+    median_text,
+    plain_table,
+    recommendation_json,
+)
 from autotune.domain.run import Measurement, Spread
 from autotune.domain.units import human_bytes, human_rate, human_seconds
 from autotune.measure.engine import Engine, ask_engines
@@ -65,7 +72,7 @@ def print_ranking(ranking: Sequence[BackendVerdict]) -> None:
             console.print(f"• {reason}", style="dim", soft_wrap=True)
     best = ranking[0]
     console.print(
-        f"{best.name} is within 5 % of the fastest backend with {best.confidence:.0%}",
+        f"{best.name}: probability to be within 5% of the fastest backend {best.confidence:.0%}",
         style="dim",
         soft_wrap=True,
     )
@@ -79,11 +86,12 @@ def _expected(verdict: BackendVerdict) -> tuple[str, ...]:
     if verdict.recommendation is None:
         return ("–",) * 5
     prediction = verdict.recommendation.prediction
+    prefill, decode = expected_rates(prediction)
     return (
         human_seconds(prediction.load_s.q50),
         human_bytes(prediction.peak_memory_bytes.q50),
-        human_rate(prediction.prefill_tps.q50),
-        human_rate(prediction.decode_tps.q50),
+        median_text(prefill, human_rate),
+        median_text(decode, human_rate),
         human_seconds(prediction.request_s),
     )
 

@@ -45,7 +45,7 @@ from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts
 from autotune.domain.prediction import Interval, Prediction, Target
 from autotune.domain.run import Measurement, Purpose, Run, Spread
-from autotune.domain.units import human_bytes, human_rate, human_seconds
+from autotune.domain.units import counted, human_bytes, human_rate, human_seconds
 from autotune.domain.workload import Workload
 from autotune.facts.gguf import read_model
 from autotune.facts.machine import read_machine, read_state
@@ -102,7 +102,7 @@ def bench(
     if as_json:
         print_json(_document(model, run_id, run, prediction))
     elif run.ok:
-        _print(run_id, run, prediction, default)
+        print_run(run_id, run, prediction, default)
     if not run.ok:
         raise MeasurementError(f"run {run_id} failed ({run.reason}): {run.message}")
 
@@ -181,7 +181,8 @@ def _document(model: Path, run_id: int, run: Run, prediction: Prediction) -> dic
     }
 
 
-def _print(run_id: int, run: Run, prediction: Prediction, default: Config) -> None:
+def print_run(run_id: int, run: Run, prediction: Prediction, default: Config) -> None:
+    """The measurement beside what was predicted before it."""
     measured = run.measurement
     assert measured is not None
     table = plain_table("measured", "median", "range", "predicted before")
@@ -190,7 +191,7 @@ def _print(run_id: int, run: Run, prediction: Prediction, default: Config) -> No
     console.print(f"[bold]{changes_text(run.trial.config, default)}[/]")
     console.print(table)
     console.print(
-        f"run {run_id}: {run.trial.workload.label}, {measured.request_s.n} repetitions, "
+        f"run {run_id}: {run.trial.workload.label}, {counted(measured.request_s.n, 'repetition')}, "
         f"n_ctx={run.trial.config.n_ctx}; decode runs at depth "
         f"{run.trial.workload.n_depth + run.trial.workload.n_prompt}",
         style="dim",
@@ -220,8 +221,14 @@ def _rows(measured: Measurement, prediction: Prediction) -> list[tuple[str, str,
 
 
 def _range(spread: Spread, human: Callable[[float | None], str]) -> str:
-    return f"{human(spread.low)} – {human(spread.high)}"
+    return _span(human(spread.low), human(spread.high))
 
 
 def _shown(interval: Interval, human: Callable[[float | None], str]) -> str:
-    return f"{human(interval.q50)} ({human(interval.q05)} – {human(interval.q95)})"
+    return f"{human(interval.q50)} ({_span(human(interval.q05), human(interval.q95))})"
+
+
+def _span(low: str, high: str) -> str:
+    """Both ends; a unit that they share is said once, or the table outgrows a terminal."""
+    unit = f" {high.partition(' ')[2]}"
+    return f"{low.removesuffix(unit)} – {high}"

@@ -77,10 +77,10 @@ def parse_since(text: str, *, now: datetime) -> datetime:
     Raises UserError for anything else.
     """
     span = _SPAN.fullmatch(text.strip())
-    if span is not None:
-        return now - timedelta(hours=int(span[1]) * _HOURS[span[2]])
     try:
+        if span is not None:
+            return now - timedelta(hours=int(span[1]) * _HOURS[span[2]])
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+    except (ValueError, OverflowError):  # no calendar goes back 99999999 days
         raise UserError(f"--since {text!r} is no time: write 2026-11-01, 12h, 7d or 4w") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

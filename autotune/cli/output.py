@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,35 @@ def interval_json(interval: Interval) -> dict[str, float]:
     return {"q05": interval.q05, "q50": interval.q50, "q95": interval.q95}
 
 
-def expected_json(prediction: Prediction) -> dict[str, dict[str, float]]:
-    """Every predicted quantity with its interval."""
-    names = ("load_s", "peak_memory_bytes", "prefill_tps", "decode_tps", "ttft_s")
-    return {name: interval_json(getattr(prediction, name)) for name in names}
+def expected_json(prediction: Prediction) -> dict[str, dict[str, float] | None]:
+    """Every predicted quantity with its interval; null for the speed of what is not asked for."""
+    prefill, decode = expected_rates(prediction)
+    return {
+        "load_s": interval_json(prediction.load_s),
+        "peak_memory_bytes": interval_json(prediction.peak_memory_bytes),
+        "prefill_tps": interval_json(prefill) if prefill else None,
+        "decode_tps": interval_json(decode) if decode else None,
+        "ttft_s": interval_json(prediction.ttft_s),
+    }
+
+
+def expected_rates(prediction: Prediction) -> tuple[Interval | None, Interval | None]:
+    """The speed of prefill and of decode: no prompt is read at no speed, not at an endless one."""
+    workload = prediction.workload
+    return (
+        prediction.prefill_tps if workload.n_prompt else None,
+        prediction.decode_tps if workload.n_gen else None,
+    )
+
+
+def median_text(interval: Interval | None, human: Callable[[float | None], str]) -> str:
+    """The middle of an interval, ``–`` where there is none."""
+    return human(interval.q50 if interval else None)
+
+
+def interval_text(interval: Interval | None, human: Callable[[float | None], str]) -> str:
+    """Both ends of an interval, ``–`` where there is none."""
+    return f"{human(interval.q05)} – {human(interval.q95)}" if interval else "–"
 
 
 def recommendation_json(recommendation: Recommendation, model: Path) -> dict[str, Any]:
@@ -118,14 +144,14 @@ def _value(value: object) -> str:
 def prediction_table(prediction: Prediction) -> Table:
     """Expected quantities with their 90 % intervals."""
     table = plain_table("expected", "median", "90 % interval")
-    rows = (
+    prefill, decode = expected_rates(prediction)
+    rows: tuple[tuple[str, Interval | None, Callable[[float | None], str]], ...] = (
         ("load", prediction.load_s, human_seconds),
         ("peak memory", prediction.peak_memory_bytes, human_bytes),
-        ("prefill", prediction.prefill_tps, human_rate),
-        ("decode", prediction.decode_tps, human_rate),
+        ("prefill", prefill, human_rate),
+        ("decode", decode, human_rate),
         ("first token", prediction.ttft_s, human_seconds),
     )
     for name, interval, human in rows:
-        low, high = human(interval.q05), human(interval.q95)
-        table.add_row(name, human(interval.q50), f"{low} – {high}")
+        table.add_row(name, median_text(interval, human), interval_text(interval, human))
     return table

@@ -72,7 +72,7 @@ def predict(
     console.print(f"[bold]{changes_text(config, default)}[/], {work.label}")
     console.print(prediction_table(prediction))
     console.print(
-        f"succeeds with {prediction.p_success:.0%}; evidence: {prediction.evidence.value}"
+        f"probability to succeed {prediction.p_success:.0%}; evidence: {prediction.evidence.value}"
         + (f", {prediction.n_runs} runs" if prediction.n_runs else ""),
         style="dim",
     )

@@ -147,8 +147,8 @@ def _print(recommendation: Recommendation, question: Question) -> None:
         changes = changes_text(alternative.prediction.config, default)
         console.print(f"or {changes}: {alternative.trade}", style="dim", soft_wrap=True)
     console.print(
-        f"evidence: {prediction.evidence.value}; within 5 % of the best with "
-        f"{recommendation.confidence:.0%}; succeeds with {prediction.p_success:.0%}",
+        f"evidence: {prediction.evidence.value}; probability to be within 5% of the best "
+        f"{recommendation.confidence:.0%}, to succeed {prediction.p_success:.0%}",
         style="dim",
         soft_wrap=True,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +13,16 @@ from autotune.cli.options import DbOption, JsonOption, open_store
 from autotune.cli.output import (
     console,
     expected_json,
+    expected_rates,
+    interval_text,
     measurement_json,
+    median_text,
     plain_table,
     print_json,
 )
 from autotune.cli.use import use_table
 from autotune.domain.config import Config
+from autotune.domain.prediction import Interval
 from autotune.domain.run import Purpose, Run
 from autotune.domain.stored import RunRecord, StoredRun
 from autotune.domain.units import human_bytes, human_rate, human_seconds
@@ -30,6 +35,7 @@ LimitOption = Annotated[
 ]  # fmt: skip
 _PLAIN = Config()
 _NAME_WIDTH = 16
+_Row = tuple[str, float | None, Interval | None, Callable[[float | None], str]]
 
 
 def register(app: typer.Typer) -> None:
@@ -214,23 +220,20 @@ def _against(record: RunRecord) -> Any:
     assert measured is not None
     table = plain_table("", "measured", "predicted", "90 % interval")
     is_use = record.summary.purpose is Purpose.USER
-    whole = (
+    prefill, decode = expected_rates(expected)
+    whole: tuple[_Row, ...] = (
         ("load", measured.load_s, expected.load_s, human_seconds),
         ("peak memory", measured.peak_memory_bytes, expected.peak_memory_bytes, human_bytes),
     )
-    rates = (
-        ("prefill", _median(measured.prefill_tps), expected.prefill_tps, human_rate),
-        ("decode", _median(measured.decode_tps), expected.decode_tps, human_rate),
+    rates: tuple[_Row, ...] = (
+        ("prefill", _median(measured.prefill_tps), prefill, human_rate),
+        ("decode", _median(measured.decode_tps), decode, human_rate),
         ("first token", _median(measured.ttft_s), expected.ttft_s, human_seconds),
     )
     # Of the many workloads of ordinary use, one was predicted.
     for name, value, interval, human in whole if is_use else (*whole, *rates):
-        table.add_row(
-            name,
-            human(value),
-            human(interval.q50),
-            f"{human(interval.q05)} – {human(interval.q95)}",
-        )
+        median = median_text(interval, human)
+        table.add_row(name, human(value), median, interval_text(interval, human))
     return table
 
 

@@ -46,7 +46,7 @@ from autotune.cli.recommend import print_lines
 from autotune.domain.errors import UserError
 from autotune.domain.prediction import Hardware, Target
 from autotune.domain.run import Measurement, Spread
-from autotune.domain.units import human_bytes, human_rate, human_seconds, parse_seconds
+from autotune.domain.units import counted, human_bytes, human_rate, human_seconds, parse_seconds
 from autotune.facts.pagecache import residency
 from autotune.measure.engine import ask_engine
 from autotune.measure.llama_bench import NAME as LLAMA_BENCH
@@ -219,7 +219,7 @@ def _print(answer: Answer, question: Question) -> None:
     console.print(_table(answer))
     pairs = f"{answer.winner.n_runs} fresh runs each, alternating"
     console.print(
-        f"{answer.recommendation.workload.label}, {pairs}; {answer.n_trials} trials"
+        f"{answer.recommendation.workload.label}, {pairs}; {counted(answer.n_trials, 'trial')}"
         f"{_when(answer)}; study {answer.study_id}",
         style="dim",
         soft_wrap=True,

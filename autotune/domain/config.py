@@ -36,6 +36,9 @@ LOSSLESS_KV_TYPES = frozenset({"f32", "f16", "bf16"})
 KV_BLOCK_ELEMENTS = 32
 """A quantised cache stores blocks of 32 elements, so 32 must divide the head dimension."""
 
+_COUNTS = ("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "n_parallel")
+_LARGEST = 2**31 - 1
+"""Engines keep a knob in 32 bits: of a larger number they would take what is left of it."""
 _WORDS = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
 
 
@@ -186,9 +189,12 @@ def _parse_value(name: str, text: str) -> Any:
 
 def _contradictions(config: Config) -> Iterable[str]:
     """One line for each thing that is wrong whatever the model and the machine."""
-    for name in ("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "n_parallel"):
+    for name in _COUNTS:
         if getattr(config, name) < 1:
             yield f"{name}={getattr(config, name)} is not valid: give a whole number above 0"
+    for name in (*_COUNTS, "n_gpu_layers", "main_gpu"):
+        if getattr(config, name) > _LARGEST:
+            yield f"{name}={getattr(config, name)} is not valid: give at most {_LARGEST}"
     for name, allowed in (
         ("flash_attn", FLASH_ATTN),
         ("split_mode", SPLIT_MODES),

@@ -94,7 +94,8 @@ class Workload:
         """Read a label. Raises UserError for anything that is not one."""
         match = _LABEL.fullmatch(text.strip())
         if match is None or not (match["prompt"] or match["gen"]):
-            raise UserError(f"{text!r} is not a workload: write pp512+tg128@d0")
+            presets = ", ".join(PRESETS)
+            raise UserError(f"{text!r} is not a workload: write pp512+tg128@d0, or {presets}")
         return cls(
             n_prompt=int(match["prompt"] or 0),
             n_gen=int(match["gen"] or 0),

@@ -140,7 +140,11 @@ class _Reader:
     def preamble(self) -> None:
         magic = self.data[:4]
         if magic != b"GGUF":
-            self.fail(f"not a GGUF file (it starts with {magic!r})", "give a file ending in .gguf")
+            begins = repr(magic).removeprefix("b")
+            self.fail(
+                f"not a GGUF file, whatever its name: it begins with {begins}, not with 'GGUF'",
+                "give a model in the GGUF format",
+            )
         self.offset = 4
         version = self.number(_U32)
         if version & 0xFFFF == 0:  # llama.cpp's own test: the version's bytes are the wrong way

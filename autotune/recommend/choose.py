@@ -249,7 +249,7 @@ def _trade(other: Prediction, chosen: Prediction) -> str:
     """What the other one gives and takes, where it gives at least 5 %; else nothing."""
     memory = other.peak_memory_bytes.q50 / chosen.peak_memory_bytes.q50
     load = other.load_s.q50 / chosen.load_s.q50
-    request = f"request {other.request_s / chosen.request_s:.2f}×"
+    request = f"a request takes {other.request_s / chosen.request_s:.2f}× the time"
     rate = f"decode {human_rate(other.decode_tps.q50)}, {request}"
     if memory < 1 - _WITHIN_RATIO:
         return f"{1 - memory:.0%} less memory; {rate}"

@@ -49,6 +49,9 @@ from autotune.store.translate.history import (
     trial_value,
 )
 
+_LARGEST = 2**63 - 1
+"""The largest number that SQLite can hold."""
+
 
 class Reader:
     """Finds what was recorded. Every method sees one moment of the store, writers or not."""
@@ -101,7 +104,7 @@ class Reader:
             select(LoadRunRow.run_id)
             .where(*(column == value for column, value in wanted.items() if value is not None))
             .order_by(LoadRunRow.run_id.desc())
-            .limit(limit)
+            .limit(None if limit is None else min(limit, _LARGEST))
         )
         with self._database.read() as session:
             rates, n = read_rates(session, runs), _count_generations(session, runs)
@@ -118,7 +121,9 @@ class Reader:
     def load_run(self, run_id: int) -> RunRecord:
         """Everything stored of one run. Raises UserError for an unknown one."""
         with self._database.read() as session:
-            row = session.scalar(_with_names().where(LoadRunRow.run_id == run_id))
+            row = None
+            if 0 < run_id <= _LARGEST:
+                row = session.scalar(_with_names().where(LoadRunRow.run_id == run_id))
             if row is None:
                 raise UserError(f"no run {run_id}: autotune runs lists them")
             rates = read_rates(session, select(LoadRunRow.run_id).filter_by(run_id=run_id))

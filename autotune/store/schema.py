@@ -141,8 +141,14 @@ def upgrade(database: Database, folder: Path) -> Path | None:
 def backup(file: Path, copy: Path) -> Path:
     """Copy a database as of its last commit, whoever is writing; returns the copy's path.
 
-    An older copy of that name is replaced, and only by a complete one. Raises DataError.
+    An older copy of that name is replaced, and only by a complete one. Raises DataError, also
+    where the copy would take the place of the database itself: who has that open would go on
+    writing into a file that nobody finds.
     """
+    if copy.is_dir():
+        raise DataError(f"{copy} is a folder: name a file in it")
+    if copy.exists() and copy.samefile(file):
+        raise DataError(f"{copy} is the store itself: give its copy another name")
     partial = copy.with_name(f"{copy.name}.partial")
     try:
         with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(partial)) as target:

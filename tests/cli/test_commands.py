@@ -131,6 +131,17 @@ def test_limits_and_the_front(shell: Shell, smollm2_path: Path) -> None:
     assert {row["config"]["type_k"] for row in front} > {"f16"}
     assert "not measured" in shell.run("recommend", smollm2_path, "--pareto")[1]
 
+    for workload, absent in (("tg8", "prefill"), ("pp64", "decode")):  # not an endless speed
+        asked = ("predict", smollm2_path, "--workload", workload)
+        assert f"{absent}_tps" in (expected := shell.json(*asked)["expected"])
+        assert [name for name, value in expected.items() if value is None] == [f"{absent}_tps"]
+        (row,) = [line for line in shell.run(*asked)[1].splitlines() if line.startswith(absent)]
+        assert row.split() == [absent, "–", "–"]
+
+    advice = shell.run("recommend", smollm2_path)[1]
+    assert "physics; probability to be within 5% of the best " in advice
+    assert advice.count("× the time\n") == advice.count("\nor ")  # which way it goes is said
+
     told = shell.json("predict", smollm2_path, "--set", "n_threads=2")
     assert told["evidence"] == "physics"
     assert told["settled_by"].startswith("autotune bench ")
@@ -357,9 +368,15 @@ def test_a_store_from_the_future_is_refused(shell: Shell, home: Path) -> None:
     assert "newer autotune" in err
 
 
-def test_a_run_that_does_not_exist_says_how_to_find_one(shell: Shell) -> None:
-    """Exit 2 and the command that lists them."""
-    status, _, err = shell.run("show", 7)
+@pytest.mark.parametrize("run_id", [7, 10**30])
+def test_a_run_that_does_not_exist_says_how_to_find_one(shell: Shell, run_id: int) -> None:
+    """Exit 2 and the command that lists them, also for a number that no database can hold."""
+    status, _, err = shell.run("show", run_id)
 
     assert status == 2
     assert "autotune runs" in err
+
+
+def test_more_runs_than_a_database_can_count_are_not_asked_for(shell: Shell) -> None:
+    """A limit above everything is none."""
+    assert shell.run("runs", "--limit", 10**30)[0] == 0

@@ -102,7 +102,8 @@ def test_a_time_is_a_date_or_a_span(text: str, hours: int) -> None:
     assert parse_since(text, now=now) == now - timedelta(hours=hours)
 
 
-def test_another_time_is_refused_in_one_line() -> None:
-    """With what to write instead."""
-    with pytest.raises(UserError, match="--since 'lately' is no time: write 2026-11-01, 12h"):
-        parse_since("lately", now=examples.epoch())
+@pytest.mark.parametrize("text", ["lately", "2026-13-45", "9999999d", "99999999999w"])
+def test_another_time_is_refused_in_one_line(text: str) -> None:
+    """With what to write instead; also a span that began before the calendar."""
+    with pytest.raises(UserError, match=f"--since '{text}' is no time: write 2026-11-01, 12h"):
+        parse_since(text, now=examples.epoch())

@@ -10,7 +10,7 @@ from autotune.domain.errors import UserError
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (512, "0 KiB"), (2048, "2 KiB"), (98566144, "94 MiB"), (3 * 1024**3, "3.00 GiB")],
+    [(None, "–"), (512, "512 B"), (2048, "2 KiB"), (98566144, "94 MiB"), (3 * 1024**3, "3.00 GiB")],
 )
 def test_bytes_are_shortened(value: float | None, text: str) -> None:
     """Binary units, and a dash for the unknown."""
@@ -19,7 +19,14 @@ def test_bytes_are_shortened(value: float | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (0.0123, "12.3 ms"), (1.5, "1.5 s"), (75, "1m15s"), (3700, "1h01m")],
+    [
+        (None, "–"),
+        (0.0123, "12.3 ms"),
+        (0.9996, "1 s"),
+        (1.5, "1.5 s"),
+        (75, "1m15s"),
+        (3700, "1h01m"),
+    ],
 )
 def test_seconds_are_shortened(value: float | None, text: str) -> None:
     """From milliseconds to hours."""
@@ -50,9 +57,23 @@ def test_sizes_are_read(text: str, n_bytes: int) -> None:
     assert units.parse_bytes(text) == n_bytes
 
 
+def test_one_of_a_thing_is_no_plural() -> None:
+    """As a person would say it."""
+    assert [units.counted(n, "trial") for n in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
+
+
 def test_nonsense_is_refused_with_an_example() -> None:
     """Both readers show what they would take."""
     with pytest.raises(UserError, match="write 500ms, 90s or 5m"):
         units.parse_seconds("soon")
     with pytest.raises(UserError, match="write 512M or 2G"):
         units.parse_bytes("much")
+
+
+@pytest.mark.parametrize("text", ["0", "0.0", "9" * 400])
+def test_nothing_and_more_than_everything_are_refused(text: str) -> None:
+    """A limit of 0 would be none or none that can be kept; 400 digits are no number."""
+    with pytest.raises(UserError, match="is not a duration"):
+        units.parse_seconds(text)
+    with pytest.raises(UserError, match="is not a size"):
+        units.parse_bytes(text)

@@ -34,8 +34,8 @@ def test_a_single_phase_is_a_workload() -> None:
     "text", ["", "512", "pp", "pp512 tg128", "tg-1", "pp512+tg128@4096", "@d8"]
 )
 def test_anything_else_is_refused_with_an_example(text: str) -> None:
-    """The message shows what a workload looks like."""
-    with pytest.raises(UserError, match="write pp512"):
+    """The message shows what a workload looks like, and which have a name."""
+    with pytest.raises(UserError, match=r"write pp512\+tg128@d0, or chat, rag, code, batch$"):
         Workload.parse(text)
 
 

@@ -163,11 +163,15 @@ def test_a_download_without_its_last_tensor_names_it(tmp_path: Path) -> None:
 def test_every_missing_or_wrong_file_has_its_own_line(tmp_path: Path) -> None:
     """Path, folder, empty file and foreign format each name problem and cure."""
     (tmp_path / "empty.gguf").touch()
+    (tmp_path / "notes.gguf").write_bytes(b"# notes" + bytes(100))
     (tmp_path / "photo.gguf").write_bytes(b"\x89PNG" + bytes(100))
     for name, line in {
         "absent.gguf": "no such file: check the path",
         "empty.gguf": "the file is empty: download it again",
-        "photo.gguf": "not a GGUF file (it starts with b'\\x89PNG'): give a file ending in .gguf",
+        "notes.gguf": "not a GGUF file, whatever its name: it begins with '# no', not with 'GGUF': "
+        "give a model in the GGUF format",
+        "photo.gguf": "not a GGUF file, whatever its name: it begins with '\\x89PNG', not with "
+        "'GGUF': give a model in the GGUF format",
         ".": "this is a directory: give the .gguf file inside it",
     }.items():
         with pytest.raises(GGUFError) as error:

@@ -249,6 +249,20 @@ def test_a_copy_that_cannot_be_made_says_so(store: Store, file: Path, tmp_path: 
     """One line with both names."""
     with pytest.raises(DataError, match=r"telemetry\.db could not be copied to .*nowhere"):
         schema.backup(file, tmp_path / "nowhere" / "copy.db")
+    with pytest.raises(DataError, match="is a folder: name a file in it"):
+        schema.backup(file, tmp_path)
+
+
+def test_a_copy_does_not_take_the_place_of_the_store(store: Store, file: Path) -> None:
+    """Neither by the store's own name nor by another one; the file stays the one that is open."""
+    before = file.stat().st_ino
+    link = file.with_name("link.db")
+    link.hardlink_to(file)
+    for name in (file, link):
+        with pytest.raises(DataError, match="is the store itself: give its copy another name"):
+            schema.backup(file, name)
+
+    assert file.stat().st_ino == before
 
 
 def test_the_template_writes_a_revision_that_runs(database: Database, folder: Path) -> None:

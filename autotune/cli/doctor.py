@@ -44,7 +44,7 @@ def doctor(db: DbOption = None, as_json: JsonOption = False) -> None:
     for line in missing:
         console.print(f"missing: {line}", style="yellow")
     if not missing:
-        console.print("nothing is missing", style="green")
+        console.print("nothing that is needed is missing", style="green")
 
 
 def describe_backend(name: str) -> Engine | str:

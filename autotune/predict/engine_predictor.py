@@ -16,7 +16,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from autotune.domain.prediction import Evidence
-from autotune.domain.run import Purpose
+from autotune.domain.run import Purpose, Reason
 from autotune.domain.study import Observation
 from autotune.features.case import Array, Case
 from autotune.features.columns import PHASES, SUCCESS, FeatureTable, build_features
@@ -292,7 +292,12 @@ def _own(taught: Iterable[tuple[Observation, Case]]) -> list[tuple[Observation, 
 
 
 def teaches(observation: Observation) -> bool:
-    """Whether a run says anything about its configuration."""
+    """Whether a run says anything about its configuration.
+
+    One that was slow beside other programs says nothing: alone it may be in time.
+    """
+    if observation.reason is Reason.TIMEOUT and observation.contaminated:
+        return False
     return observation.reason is None or observation.reason.is_label
 
 

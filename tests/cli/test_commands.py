@@ -236,7 +236,7 @@ def test_doctor_names_machine_engine_and_store(shell: Shell) -> None:
     assert document["missing"] == []
     status, out, _ = shell.run("doctor")
     assert status == 0
-    assert "nothing is missing" in out
+    assert "nothing that is needed is missing" in out
 
 
 def test_the_store_is_made_checked_and_copied(shell: Shell, tmp_path: Path) -> None:

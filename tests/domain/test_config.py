@@ -69,6 +69,7 @@ def test_batches_that_were_not_named_follow_the_ones_that_were() -> None:
         ("n_threads=0", "n_threads=0 is not valid: give a whole number above 0"),
         ("n_ctx=99999999999999", "n_ctx=99999999999999 is not valid: give at most 2147483647"),
         ("n_gpu_layers=4294967296", "give at most 2147483647"),
+        ("n_threads=513", "n_threads=513 is not valid: give at most 512"),
         ("use_mmap=maybe", "give true or false"),
         ("flash_attn=fast", "give one of off, on, auto"),
         ("type_k=q3", "type_k='q3' is not valid"),

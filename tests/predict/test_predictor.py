@@ -122,6 +122,23 @@ def test_a_cancelled_run_is_no_evidence() -> None:
     assert with_it == pytest.approx(without)
 
 
+def test_a_timeout_beside_other_programs_is_no_evidence() -> None:
+    """Alone the configuration may be in time; one that had the machine to itself is too slow."""
+    observation, _ = simulate(CASES[:2])
+    late = [
+        dataclasses.replace(observation, run_id=i, reason=Reason.TIMEOUT, contaminated=True)
+        for i in range(10, 13)
+    ]
+    alone = [dataclasses.replace(timeout, contaminated=False) for timeout in late]
+    beside, without, too_slow = (
+        Predictor().fit([observation, *others]).forecast(CASES[:1]).p_success[0]
+        for others in (late, [], alone)
+    )
+
+    assert beside == pytest.approx(without)
+    assert too_slow < without / 1.5
+
+
 def test_what_does_not_fit_is_not_expected_to_run() -> None:
     """The memory rule: a peak above what is available almost surely fails."""
     predictor = Predictor().fit(simulate(CASES[:4]))

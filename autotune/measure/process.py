@@ -238,23 +238,41 @@ def _read_lines(process: subprocess.Popen[str]) -> queue.SimpleQueue[str | None]
 def end_program(program: psutil.Process) -> None:
     """End a program with its process group, and wait until it is gone; a dead one is let rest.
 
-    A process that has its number by now is another one, and left alone.
+    What it has started lives on where the program alone was killed, and is ended then as well. A
+    process that has its number by now is another one, and left alone.
     """
+    if psutil.pid_exists(program.pid) and not program.is_running():
+        return
+    group = _group(program.pid)
+    left = [process for process in (program, *group) if _lives(process)]
+    if not left:
+        return
     with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
-        if not _lives(program):
-            return
-        if os.name == "posix" and os.getpgid(program.pid) == program.pid:
+        if group:
             os.killpg(program.pid, signal.SIGKILL)
         else:
             program.kill()
-        deadline = time.monotonic() + _GONE_S
-        while _lives(program) and time.monotonic() < deadline:
-            time.sleep(POLL_S / 4)
+    deadline = time.monotonic() + _GONE_S
+    while any(map(_lives, left)) and time.monotonic() < deadline:
+        time.sleep(POLL_S / 4)
 
 
-def _lives(program: psutil.Process) -> bool:
+def _group(number: int) -> list[psutil.Process]:
+    """The processes of a group; none where the system has no groups."""
+    members = []
+    for pid in psutil.pids() if os.name == "posix" else ():
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            if os.getpgid(pid) == number:
+                members.append(psutil.Process(pid))
+    return members
+
+
+def _lives(process: psutil.Process) -> bool:
     """Neither gone nor a zombie, which is nothing but an exit status."""
-    return program.is_running() and program.status() != psutil.STATUS_ZOMBIE
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def kill_group(process: subprocess.Popen[Any]) -> None:

@@ -22,6 +22,7 @@ from autotune.domain.units import MIB
 from autotune.facts.gpu import EngineDevice
 
 _ANSWER_S = 60.0
+_MAX_SAID = 200
 _ALL_LAYERS = 999
 """More than any model has; −1 came to mean what the build thinks best."""
 _PLAIN = (
@@ -48,8 +49,11 @@ class Installed:
 
     def ask(self, option: str) -> str:
         """All that it prints when called with one option. Raises ImportError if it cannot run."""
+        return self._run(option).stdout.decode("utf-8", "replace")
+
+    def _run(self, option: str) -> subprocess.CompletedProcess[bytes]:
         try:
-            answer = subprocess.run(
+            return subprocess.run(
                 [self.path, option],
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
@@ -60,12 +64,16 @@ class Installed:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ImportError(f"{self.path.name} cannot be run: {error}") from error
-        return answer.stdout.decode("utf-8", "replace")
 
     @cached_property
     def version(self) -> str:
-        """What it prints for ``--version``."""
-        return self.ask("--version")
+        """What it prints for ``--version``. Raises ImportError where it fails even at that."""
+        answer = self._run("--version")
+        words = answer.stdout.decode("utf-8", "replace")
+        if answer.returncode:
+            said = " ".join(words.split()) or f"it ended with status {answer.returncode}"
+            raise ImportError(f"{self.path.name} cannot be run: {said[:_MAX_SAID]}")
+        return words
 
     @cached_property
     def help(self) -> str:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from autotune.backends.llama_params import LOAD_MODE_WORDS
+from autotune.backends.program import by_shell
 from autotune.backends.protocol import EngineError
 from autotune.domain.config import Config
 from autotune.domain.machine import gpu_api
@@ -54,7 +55,7 @@ class Installed:
     def _run(self, option: str) -> subprocess.CompletedProcess[bytes]:
         try:
             return subprocess.run(
-                [self.path, option],
+                by_shell([str(self.path), option]),
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -13,7 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -207,7 +208,7 @@ def _spawn(backend: str, stderr: int, environ: Mapping[str, str]) -> subprocess.
     """A worker in a process group of its own, so that all of it can be ended."""
     windows_group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
     return subprocess.Popen(
-        [sys.executable, "-m", "autotune.measure.worker", backend],
+        [sys.executable, *_safe_path(), "-m", "autotune.measure.worker", backend],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
@@ -218,6 +219,16 @@ def _spawn(backend: str, stderr: int, environ: Mapping[str, str]) -> subprocess.
         # Otherwise an assertion of ggml's attaches a debugger to itself, for three seconds.
         env={**environ, "GGML_NO_BACKTRACE": "1"},
     )
+
+
+def _safe_path() -> Sequence[str]:
+    """Keeps the working directory, and whatever lies in it, from a worker of a parent that does not
+    look for modules there either."""
+    try:
+        is_there = {"", str(Path.cwd())} & set(sys.path)
+    except OSError:  # it was removed
+        return ("-P",)
+    return () if is_there else ("-P",)
 
 
 def _read_lines(process: subprocess.Popen[str]) -> queue.SimpleQueue[str | None]:

@@ -8,6 +8,7 @@ the rate llama-bench prints for the same configuration.
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -154,7 +155,7 @@ class LlamaCppSession:
     def _load(self, model_path: Path, config: Config) -> LoadTime:
         started = time.perf_counter()
         params = model_params(self._llama, config)
-        self._model = self._llama.llama_model_load_from_file(str(model_path).encode(), params)
+        self._model = self._llama.llama_model_load_from_file(os.fsencode(model_path), params)
         if not self._model:
             raise self._log.error(Reason.LOAD_ERROR, f"llama.cpp cannot load {model_path.name}")
         loaded = time.perf_counter()

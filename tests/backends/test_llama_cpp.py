@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import llama_cpp
 import pytest
 
 from autotune.backends.llama_cpp import LlamaCppBackend
+from autotune.domain.config import Config
 from tests.factories import make_machine
 
 
@@ -76,3 +78,16 @@ print("alive")
 
     assert done.stdout.strip() == "alive"
     assert "ctypes callback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_a_file_whose_name_is_no_text_is_loaded(
+    backend: LlamaCppBackend, smollm2_path: Path, tmp_path: Path
+) -> None:
+    """Linux takes any bytes for a name; the library gets them as they are."""
+    path = tmp_path / os.fsdecode(b"caf\xe9.gguf")
+    path.symlink_to(smollm2_path)
+    config = Config(n_ctx=256, n_batch=64, n_ubatch=64)
+
+    backend.load(path, config).close()
+    assert backend.plan(path, config).total_bytes() > 0

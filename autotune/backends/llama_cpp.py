@@ -144,7 +144,8 @@ class LlamaCppSession:
         self._model: Any = None
         self._context: Any = None
         self._memory: Any = None
-        self._n_ctx, self._n_batch = config.n_ctx, config.n_batch
+        # Sequences share the context, and a request is one of them.
+        self._n_ctx, self._n_batch = config.n_ctx // config.n_parallel, config.n_batch
         self._depth_state: tuple[int, Any] | None = None
         try:
             self.load = self._load(model_path, config)
@@ -184,7 +185,7 @@ class LlamaCppSession:
             vocabulary=self._vocabulary,
             decode=self._decode,
             decode_each=self._decode_each,
-            n_ctx=config.n_ctx // config.n_parallel,
+            n_ctx=self._n_ctx,
             n_batch=config.n_batch,
             is_on_gpu=self._is_on_gpu(config),
         )

@@ -12,7 +12,10 @@ import llama_cpp
 import pytest
 
 from autotune.backends.llama_cpp import LlamaCppBackend
+from autotune.backends.protocol import EngineError
 from autotune.domain.config import Config
+from autotune.domain.run import Reason
+from autotune.domain.workload import Workload
 from tests.factories import make_machine
 
 
@@ -91,3 +94,18 @@ def test_a_file_whose_name_is_no_text_is_loaded(
 
     backend.load(path, config).close()
     assert backend.plan(path, config).total_bytes() > 0
+
+
+def test_a_request_that_outgrows_its_share_of_the_context_is_refused(
+    backend: LlamaCppBackend, smollm2_path: Path
+) -> None:
+    """Of two sequences each has half: as with the server a constraint, no crash of the engine."""
+    session = backend.load(smollm2_path, Config(n_ctx=512, n_batch=64, n_ubatch=64, n_parallel=2))
+    try:
+        with pytest.raises(EngineError, match="does not fit into n_ctx=256") as caught:
+            session.sample(Workload(n_prompt=250, n_gen=7), seed=1)
+        assert len(session.sample(Workload(n_prompt=250, n_gen=6), seed=1).token_ns) == 6
+    finally:
+        session.close()
+
+    assert caught.value.reason is Reason.CONSTRAINT

@@ -8,6 +8,7 @@ the rate llama-bench prints for the same configuration.
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -143,7 +144,8 @@ class LlamaCppSession:
         self._model: Any = None
         self._context: Any = None
         self._memory: Any = None
-        self._n_ctx, self._n_batch = config.n_ctx, config.n_batch
+        # Sequences share the context, and a request is one of them.
+        self._n_ctx, self._n_batch = config.n_ctx // config.n_parallel, config.n_batch
         self._depth_state: tuple[int, Any] | None = None
         try:
             self.load = self._load(model_path, config)
@@ -154,7 +156,7 @@ class LlamaCppSession:
     def _load(self, model_path: Path, config: Config) -> LoadTime:
         started = time.perf_counter()
         params = model_params(self._llama, config)
-        self._model = self._llama.llama_model_load_from_file(str(model_path).encode(), params)
+        self._model = self._llama.llama_model_load_from_file(os.fsencode(model_path), params)
         if not self._model:
             raise self._log.error(Reason.LOAD_ERROR, f"llama.cpp cannot load {model_path.name}")
         loaded = time.perf_counter()
@@ -183,7 +185,7 @@ class LlamaCppSession:
             vocabulary=self._vocabulary,
             decode=self._decode,
             decode_each=self._decode_each,
-            n_ctx=config.n_ctx // config.n_parallel,
+            n_ctx=self._n_ctx,
             n_batch=config.n_batch,
             is_on_gpu=self._is_on_gpu(config),
         )

@@ -13,6 +13,7 @@ all devices together: bytes per layer come from the header wherever they agree w
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class DryRun:
         params = model_params(llama, config)
         params.no_alloc, params.load_mode = True, _LOAD_MODE_NONE
         log.clear()
-        self._model = llama.llama_model_load_from_file(str(model_path).encode(), params)
+        self._model = llama.llama_model_load_from_file(os.fsencode(model_path), params)
         if not self._model:
             raise log.error(Reason.LOAD_ERROR, f"llama.cpp cannot load {model_path.name}")
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class QualityBench:
         self._serves = _identity(model_path, config)
         log.clear()
         params = model_params(llama, config)
-        self._model = llama.llama_model_load_from_file(str(model_path).encode(), params)
+        self._model = llama.llama_model_load_from_file(os.fsencode(model_path), params)
         if not self._model:
             raise log.error(Reason.LOAD_ERROR, f"llama.cpp cannot load {model_path.name}")
 

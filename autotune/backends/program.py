@@ -24,6 +24,8 @@ _GRACE_S = 5.0
 """Time to end in an orderly way; a server that decodes notices after its current batch."""
 _EXIT_S = 2.0
 """Time from closing its connections to having an exit status."""
+_APE = (b"MZqFpD", b"jartsr")
+"""What a program of Cosmopolitan begins with, every llamafile for one: see its ``ape/ape.S``."""
 _LOG_LINES = 4096
 """A load takes hundreds, a request ten."""
 
@@ -38,6 +40,16 @@ def find_program(name: str, *, variable: str, environ: Mapping[str, str]) -> Pat
     if found is None:
         raise ImportError(f"no program {wanted}; put it on PATH or name it with {variable}=FILE")
     return Path(found).absolute()
+
+
+def by_shell(command: Sequence[str]) -> Sequence[str]:
+    """The command, by a shell where its program is a script to that and nothing to the kernel."""
+    if os.name == "posix":
+        # What cannot be read may yet be run; what cannot be run says so when it is started.
+        with contextlib.suppress(OSError), Path(command[0]).open("rb") as program:
+            if program.read(len(_APE[0])) in _APE:
+                return ["/bin/sh", *command]
+    return command
 
 
 class Program:
@@ -55,7 +67,7 @@ class Program:
         self._oom_kills = count_oom_kills()
         self._said: deque[tuple[float, str]] = deque(maxlen=_LOG_LINES)
         try:
-            self._process, self.started = _start(command, environ)
+            self._process, self.started = _start(by_shell(command), environ)
         except OSError as error:
             message = f"{self.name} cannot be started: {error.strerror}"
             raise EngineError(Reason.UNSUPPORTED, message) from error

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from autotune.backends.llama_params import LOAD_MODE_WORDS
+from autotune.backends.program import by_shell
 from autotune.backends.protocol import EngineError
 from autotune.domain.config import Config
 from autotune.domain.machine import gpu_api
@@ -22,6 +23,7 @@ from autotune.domain.units import MIB
 from autotune.facts.gpu import EngineDevice
 
 _ANSWER_S = 60.0
+_MAX_SAID = 200
 _ALL_LAYERS = 999
 """More than any model has; −1 came to mean what the build thinks best."""
 _PLAIN = (
@@ -48,9 +50,12 @@ class Installed:
 
     def ask(self, option: str) -> str:
         """All that it prints when called with one option. Raises ImportError if it cannot run."""
+        return self._run(option).stdout.decode("utf-8", "replace")
+
+    def _run(self, option: str) -> subprocess.CompletedProcess[bytes]:
         try:
-            answer = subprocess.run(
-                [self.path, option],
+            return subprocess.run(
+                by_shell([str(self.path), option]),
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -60,12 +65,16 @@ class Installed:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ImportError(f"{self.path.name} cannot be run: {error}") from error
-        return answer.stdout.decode("utf-8", "replace")
 
     @cached_property
     def version(self) -> str:
-        """What it prints for ``--version``."""
-        return self.ask("--version")
+        """What it prints for ``--version``. Raises ImportError where it fails even at that."""
+        answer = self._run("--version")
+        words = answer.stdout.decode("utf-8", "replace")
+        if answer.returncode:
+            said = " ".join(words.split()) or f"it ended with status {answer.returncode}"
+            raise ImportError(f"{self.path.name} cannot be run: {said[:_MAX_SAID]}")
+        return words
 
     @cached_property
     def help(self) -> str:

@@ -69,7 +69,7 @@ def print_ranking(ranking: Sequence[BackendVerdict]) -> None:
     console.print(table)
     for verdict in ranking[1:]:
         for reason in verdict.reasons if verdict.is_usable else _named(verdict):
-            console.print(f"• {reason}", style="dim", soft_wrap=True)
+            console.print(f"• {reason}", style="dim", soft_wrap=True, markup=False)
     best = ranking[0]
     console.print(
         f"{best.name}: probability to be within 5% of the fastest backend {best.confidence:.0%}",
@@ -110,7 +110,8 @@ def print_contacts(answer: ContestAnswer) -> None:
     console.print(table)
     for contact in answer.contacts:
         if contact.problem:
-            console.print(f"{contact.name}: {contact.problem}", style="dim", soft_wrap=True)
+            line = f"{contact.name}: {contact.problem}"
+            console.print(line, style="dim", soft_wrap=True, markup=False)
 
 
 def _is_other(contact: Contact) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import typer
+from rich.markup import escape
 
 from autotune.backends.protocol import EngineError
 from autotune.backends.registry import backend_names
@@ -40,9 +41,9 @@ def doctor(db: DbOption = None, as_json: JsonOption = False) -> None:
         print_json(_document(machine, engines, store, missing))
         return
     for name, text in _lines(machine, engines, store):
-        console.print(f"[bold]{name:<17}[/] {text}", soft_wrap=True)
+        console.print(f"[bold]{name:<17}[/] {escape(text)}", soft_wrap=True)
     for line in missing:
-        console.print(f"missing: {line}", style="yellow")
+        console.print(f"missing: {line}", style="yellow", markup=False)
     if not missing:
         console.print("nothing that is needed is missing", style="green")
 

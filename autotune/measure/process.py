@@ -13,7 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -207,7 +208,7 @@ def _spawn(backend: str, stderr: int, environ: Mapping[str, str]) -> subprocess.
     """A worker in a process group of its own, so that all of it can be ended."""
     windows_group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
     return subprocess.Popen(
-        [sys.executable, "-m", "autotune.measure.worker", backend],
+        [sys.executable, *_safe_path(), "-m", "autotune.measure.worker", backend],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
@@ -218,6 +219,16 @@ def _spawn(backend: str, stderr: int, environ: Mapping[str, str]) -> subprocess.
         # Otherwise an assertion of ggml's attaches a debugger to itself, for three seconds.
         env={**environ, "GGML_NO_BACKTRACE": "1"},
     )
+
+
+def _safe_path() -> Sequence[str]:
+    """Keeps the working directory, and whatever lies in it, from a worker of a parent that does not
+    look for modules there either."""
+    try:
+        is_there = {"", str(Path.cwd())} & set(sys.path)
+    except OSError:  # it was removed
+        return ("-P",)
+    return () if is_there else ("-P",)
 
 
 def _read_lines(process: subprocess.Popen[str]) -> queue.SimpleQueue[str | None]:
@@ -238,23 +249,41 @@ def _read_lines(process: subprocess.Popen[str]) -> queue.SimpleQueue[str | None]
 def end_program(program: psutil.Process) -> None:
     """End a program with its process group, and wait until it is gone; a dead one is let rest.
 
-    A process that has its number by now is another one, and left alone.
+    What it has started lives on where the program alone was killed, and is ended then as well. A
+    process that has its number by now is another one, and left alone.
     """
+    if psutil.pid_exists(program.pid) and not program.is_running():
+        return
+    group = _group(program.pid)
+    left = [process for process in (program, *group) if _lives(process)]
+    if not left:
+        return
     with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
-        if not _lives(program):
-            return
-        if os.name == "posix" and os.getpgid(program.pid) == program.pid:
+        if group:
             os.killpg(program.pid, signal.SIGKILL)
         else:
             program.kill()
-        deadline = time.monotonic() + _GONE_S
-        while _lives(program) and time.monotonic() < deadline:
-            time.sleep(POLL_S / 4)
+    deadline = time.monotonic() + _GONE_S
+    while any(map(_lives, left)) and time.monotonic() < deadline:
+        time.sleep(POLL_S / 4)
 
 
-def _lives(program: psutil.Process) -> bool:
+def _group(number: int) -> list[psutil.Process]:
+    """The processes of a group; none where the system has no groups."""
+    members = []
+    for pid in psutil.pids() if os.name == "posix" else ():
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            if os.getpgid(pid) == number:
+                members.append(psutil.Process(pid))
+    return members
+
+
+def _lives(process: psutil.Process) -> bool:
     """Neither gone nor a zombie, which is nothing but an exit status."""
-    return program.is_running() and program.status() != psutil.STATUS_ZOMBIE
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def kill_group(process: subprocess.Popen[Any]) -> None:

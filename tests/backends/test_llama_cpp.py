@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,10 @@ import llama_cpp
 import pytest
 
 from autotune.backends.llama_cpp import LlamaCppBackend
+from autotune.backends.protocol import EngineError
+from autotune.domain.config import Config
+from autotune.domain.run import Reason
+from autotune.domain.workload import Workload
 from tests.factories import make_machine
 
 
@@ -76,3 +81,31 @@ print("alive")
 
     assert done.stdout.strip() == "alive"
     assert "ctypes callback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_a_file_whose_name_is_no_text_is_loaded(
+    backend: LlamaCppBackend, smollm2_path: Path, tmp_path: Path
+) -> None:
+    """Linux takes any bytes for a name; the library gets them as they are."""
+    path = tmp_path / os.fsdecode(b"caf\xe9.gguf")
+    path.symlink_to(smollm2_path)
+    config = Config(n_ctx=256, n_batch=64, n_ubatch=64)
+
+    backend.load(path, config).close()
+    assert backend.plan(path, config).total_bytes() > 0
+
+
+def test_a_request_that_outgrows_its_share_of_the_context_is_refused(
+    backend: LlamaCppBackend, smollm2_path: Path
+) -> None:
+    """Of two sequences each has half: as with the server a constraint, no crash of the engine."""
+    session = backend.load(smollm2_path, Config(n_ctx=512, n_batch=64, n_ubatch=64, n_parallel=2))
+    try:
+        with pytest.raises(EngineError, match="does not fit into n_ctx=256") as caught:
+            session.sample(Workload(n_prompt=250, n_gen=7), seed=1)
+        assert len(session.sample(Workload(n_prompt=250, n_gen=6), seed=1).token_ns) == 6
+    finally:
+        session.close()
+
+    assert caught.value.reason is Reason.CONSTRAINT

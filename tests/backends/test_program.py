@@ -15,6 +15,7 @@ import pytest
 
 from autotune.backends.program import Program, find_program
 from autotune.backends.protocol import EngineError
+from autotune.backends.server_options import Installed
 from autotune.domain.run import Reason
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the programs here are shell scripts")
@@ -78,6 +79,22 @@ def test_a_program_that_cannot_begin_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="No such file") as caught:
         Program([str(tmp_path / "nothing")], os.environ)
     assert caught.value.reason is Reason.UNSUPPORTED
+
+
+@pytest.mark.parametrize("magic", ["MZqFpD", "jartsr"])
+def test_a_program_for_every_system_is_started_as_shells_start_it(
+    tmp_path: Path, magic: str
+) -> None:
+    """Kernels know no such format; its first lines are a script that turns into the program."""
+    ape = tmp_path / "a llamafile"
+    ape.write_bytes(magic.encode() + b"='\n\x7f\xff'\necho llamafile v0.9.3 \"$1\" $$\n")
+    ape.chmod(0o755)
+
+    assert Installed(ape, os.environ).version.startswith("llamafile v0.9.3 --version")
+    program = Program([str(ape), "a b"], os.environ)
+    assert until(lambda: not program.lives)
+    assert program.read_log() == f"llamafile v0.9.3 a b {program.pid}\n"
+    assert program.name == "a llamafile"
 
 
 def test_stopping_ends_the_whole_group() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -142,4 +143,24 @@ def test_a_program_that_cannot_run_is_not_installed(tmp_path: Path) -> None:
     broken.write_bytes(b"\x7fELF not really")
     broken.chmod(0o755)
     with pytest.raises(ImportError, match="llama-server cannot be run"):
+        _ = Installed(broken, {}).version
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the programs here are shell scripts")
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo 'cannot open shared object file: libllama.so.0' >&2; exit 127", "libllama.so.0"),
+        ("kill -ILL $$", "it ended with status -4"),
+    ],
+)
+def test_a_program_that_cannot_tell_its_version_is_not_installed(
+    tmp_path: Path, script: str, words: str
+) -> None:
+    """A library that it misses, or instructions that the processor has not, are no version."""
+    broken = tmp_path / "llama-server"
+    broken.write_text(f"#!/bin/sh\n{script}\n")
+    broken.chmod(0o755)
+
+    with pytest.raises(ImportError, match=f"llama-server cannot be run: .*{words}"):
         _ = Installed(broken, {}).version

@@ -239,6 +239,17 @@ def test_doctor_names_machine_engine_and_store(shell: Shell) -> None:
     assert "nothing that is needed is missing" in out
 
 
+def test_doctor_says_what_an_engine_says_to_the_letter(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brackets in it, of a path or of a command that installs something, are no markup."""
+    monkeypatch.setenv("AUTOTUNE_LLAMAFILE", "/nowhere/[bold]/[/opt]/llamafile")
+    status, out, _ = shell.run("doctor")
+
+    assert status == 0
+    assert "no program /nowhere/[bold]/[/opt]/llamafile;" in out
+
+
 def test_the_store_is_made_checked_and_copied(shell: Shell, tmp_path: Path) -> None:
     """upgrade makes it, check approves it, backup copies it."""
     assert shell.run("db", "check")[0] == 2

@@ -168,6 +168,25 @@ def test_ending_a_program_ends_its_group() -> None:
     end_program(program)
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_server_behind_a_script_ends_with_its_worker(
+    smollm2_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    """A script that waits for it dies with the worker, before anybody can end its group."""
+    script = tmp_path / "server.sh"
+    script.write_text(f'#!/bin/sh\n"{find_server()}" "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("AUTOTUNE_LLAMA_SERVER", str(script))
+    with WorkerProcess(BACKEND, deadline_s=60) as worker:
+        worker.ask("load", path=str(smollm2_path), config=CONFIG.as_dict())
+        (process,) = servers()
+        if is_killed:
+            os.kill(worker.pid, signal.SIGKILL)
+            assert until(lambda: not worker.lives)
+
+    assert not lives(process.pid)
+
+
 def test_a_missing_server_is_unsupported(
     smollm2_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,3 +192,14 @@ def test_a_worker_that_is_closed_twice_stays_closed() -> None:
 
     assert not _lives(worker.pid)
     assert threading.active_count() < 10
+
+
+def test_files_of_the_working_directory_are_no_modules_of_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks for modules where its parent does: not where somebody happens to work."""
+    for name in ("queue", "numpy", "llama_cpp"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('a stranger')\n")
+    monkeypatch.chdir(tmp_path)
+    with WorkerProcess(BACKEND, deadline_s=60) as worker:
+        assert worker.ask("build")["build"]["backend"] == BACKEND

@@ -5,20 +5,19 @@ Its flags and its wire are those of the server that it carries; only the first w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from autotune.backends.llama_server import LlamaServerBackend, ServerSession
-from autotune.backends.server_options import Installed
+from autotune.backends.llama_server import LlamaServerBackend
 from autotune.domain.config import Config
 from autotune.domain.machine import MachineFacts
-
-_SUFFIX = ".llamafile"
+from autotune.facts.gguf_header import LLAMAFILE
 
 
 class LlamafileBackend(LlamaServerBackend):
     """The program ``llamafile``: ``AUTOTUNE_LLAMAFILE``, else the one on ``PATH``.
 
-    A model whose name ends in ``.llamafile`` is its own program.
+    A model whose name ends in ``.llamafile`` is its own program: see :func:`with_own_program`.
     """
 
     name = "llamafile"
@@ -29,11 +28,12 @@ class LlamafileBackend(LlamaServerBackend):
         """``llamafile --server -m MODEL -c N``: as the server, without flash attention (0.9)."""
         return super().default_config(n_ctx=n_ctx, machine=machine).replace(flash_attn="off")
 
-    def load(self, model_path: Path, config: Config) -> ServerSession:
-        """Start a server on a model, or the model as a server."""
-        if model_path.suffix == _SUFFIX:
-            self._known = Installed(model_path.absolute(), self._environ)
-        return super().load(model_path, config)
-
     def _model_words(self, model_path: Path) -> tuple[str, ...]:
-        return () if model_path.suffix == _SUFFIX else super()._model_words(model_path)
+        return () if model_path.suffix == LLAMAFILE else super()._model_words(model_path)
+
+
+def with_own_program(environ: Mapping[str, str], model_path: Path | None) -> Mapping[str, str]:
+    """The environment of whoever runs a model: one that is a llamafile is that program there."""
+    if model_path is None or model_path.suffix != LLAMAFILE:
+        return environ
+    return {**environ, LlamafileBackend.variable: str(model_path.absolute())}

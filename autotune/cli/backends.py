@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -36,13 +37,15 @@ BackendChoiceOption = Annotated[
 ]
 
 
-def ask_backends(choice: str) -> Mapping[str, Engine | str]:
+def ask_backends(choice: str, model: Path | None = None) -> Mapping[str, Engine | str]:
     """The named backend, or all of them, each with its engine or with why it cannot be used.
+
+    A ``model`` that is a llamafile is its own engine.
 
     Raises UserError for an unknown name.
     """
     names = backend_names() if choice == AUTO else (get_backend(choice, os.environ).name,)
-    return ask_engines(names)
+    return ask_engines(names, model)
 
 
 def verdict_json(verdict: BackendVerdict) -> dict[str, Any]:

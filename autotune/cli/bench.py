@@ -90,7 +90,7 @@ def bench(
     config = parse_config(changes, default)
     work.require_context(config.n_ctx)
     with open_store(db) as store:
-        gpus = ask_engine(backend).gpus
+        gpus = ask_engine(backend, model).gpus
         subject = register_subject(model, facts, machine, store, engine_gpus=gpus)
         bench = _Bench(subject, backend, store, reps)
         if program:

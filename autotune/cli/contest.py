@@ -32,7 +32,7 @@ def tune_auto(
     as_json: bool,
 ) -> None:
     """Choose among all installed backends by measuring, tune the best, print how all did."""
-    engines = ask_backends(AUTO)
+    engines = ask_backends(AUTO, model)
     with open_store(db) as store:
         contenders = frame_contenders(
             model, store, engines=engines, wishes=wishes, environ=os.environ

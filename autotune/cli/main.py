@@ -6,11 +6,9 @@ Exit status: 0 done, 1 the work failed, 2 bad input, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
 import typer
 
-from autotune import __version__
 from autotune.cli import (
     bench,
     db,
@@ -37,23 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"autotune {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
-    ] = False,
-) -> None:
-    """What holds for the program as a whole; its help is the app's."""
-
 
 for module in (
     doctor, inspect, bench, tune, recommend, export, predict, quality, evaluate, runs, kpis,

@@ -89,7 +89,7 @@ def recommend(
         limits=parse_limits(max_memory, max_ttft),
         lossy=FRONT_TYPES if pareto else LOSSY_TYPES if lossy else (),
     )
-    named = ask_backends(backend) if backend else None
+    named = ask_backends(backend, model) if backend else None
     with open_store(db) as store:
         engines = named or _newcomers(store)
         contenders = frame_contenders(

@@ -124,7 +124,7 @@ def tune(
         tune_auto(model, wishes, db, strategy=strategy, fresh=fresh, as_json=as_json)
         return
     name = get_backend(backend or DEFAULT_BACKEND, os.environ).name
-    measurer, engine = _runner(name, runner, llama_bench), ask_engine(name)
+    measurer, engine = _runner(name, runner, llama_bench), ask_engine(name, model)
     build = engine.build.label
     with open_store(db) as store:
         question = frame_question(

@@ -6,6 +6,8 @@ Layout (``gguf.md`` of the ggml repository, versions 2 and 3, little-endian): ma
 
 Vocabularies of 256 k words sit between the pairs, and the package ``gguf`` spends seconds building
 them; here strings of an array are only stepped over, which takes 20 ms.
+
+A llamafile is a program with a ZIP archive behind it, in which the model lies as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import math
 import mmap
 import stat
 import struct
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import repeat
@@ -47,6 +50,10 @@ _U32, _U64 = _SCALARS[4], _SCALARS[10]
 _MAX_DIMENSIONS = 4
 _MAX_KEPT = 4096
 """Longer arrays are vocabulary tables: only their length is kept. No model has so many layers."""
+LLAMAFILE = ".llamafile"
+"""How the name of a model ends that is a program as well."""
+_LOCAL = struct.Struct("<26xHH")
+"""A ZIP member's own header, up to the lengths of its name and extra field (APPNOTE.TXT 4.3.7)."""
 _DAMAGED = "the file is damaged, download it again"
 _CUT = "the download is incomplete, download it again"
 
@@ -100,17 +107,35 @@ def read_header(path: Path) -> Header:
         if not status.st_size:
             _fail(path, "the file is empty", "download it again")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Reader(path, data).header()
+            offset, size = _find_model(path, data) if path.suffix == LLAMAFILE else (0, len(data))
+            with memoryview(data) as whole, whole[offset : offset + size] as model:
+                return _Reader(path, model).header()
     except FileNotFoundError:
         _fail(path, "no such file", "check the path")
     except OSError as error:
         _fail(path, f"cannot be read ({error.strerror})", "check its permissions and its disk")
 
 
+def _find_model(path: Path, data: mmap.mmap) -> tuple[int, int]:
+    """(offset, size) of the model inside a llamafile, in bytes: its largest GGUF."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            models = [info for info in archive.infolist() if info.filename.endswith(".gguf")]
+    except zipfile.BadZipFile:
+        models = []
+    if not models:
+        _fail(path, "a llamafile with no model in it", "give a .gguf file")
+    model = max(models, key=lambda info: info.file_size)
+    if model.compress_type != zipfile.ZIP_STORED:
+        _fail(path, f"{model.filename} is compressed inside it", "give the .gguf file itself")
+    n_name, n_extra = _LOCAL.unpack_from(data, model.header_offset)
+    return model.header_offset + _LOCAL.size + n_name + n_extra, model.file_size
+
+
 class _Reader:
     """A cursor over the mapped file. Whatever would read past the end is a GGUFError."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    def __init__(self, path: Path, data: memoryview) -> None:
         self.path = path
         self.data = data
         self.size = len(data)
@@ -138,7 +163,7 @@ class _Reader:
         return header
 
     def preamble(self) -> None:
-        magic = self.data[:4]
+        magic = bytes(self.data[:4])
         if magic != b"GGUF":
             begins = repr(magic).removeprefix("b")
             self.fail(
@@ -239,7 +264,7 @@ class _Reader:
         self.offset = start + self.number(_U64)
         if self.offset > self.size:
             self.truncated()
-        return self.data[start : self.offset].decode(errors="replace")
+        return str(self.data[start : self.offset], "utf-8", "replace")
 
     def truncated(self) -> NoReturn:
         self.fail("it ends inside its header", _CUT)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from autotune.backends.llamafile import with_own_program
 from autotune.backends.protocol import EngineError
 from autotune.domain.conditions import Conditions, Contamination
 from autotune.domain.machine import Build
@@ -55,7 +56,7 @@ class ChildRun:
                     deadline_s=trial.timeout_s,
                     memory_limit_bytes=trial.memory_limit_bytes,
                     clock=clock,
-                    environ=environ,
+                    environ=with_own_program(environ, trial.model_path),
                 )
             )
             self.watch = stack.enter_context(Watch(self.worker.pid, clock=clock))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -81,7 +82,14 @@ def write_llamafile(path: Path, *, model: Path | None = None) -> Path:
         server=str(find_server()),
         embedded=["-m", str(model)] if model else [],
     )
-    path.write_text(text)
+    if model is None:
+        path.write_text(text)
+    else:  # as a real one does, it holds the model as it is in the archive behind the program
+        first, program = text.split("\n", 1)
+        path.write_text(first + "\n")
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("__main__.py", program)
+            archive.write(model, model.name)
     path.chmod(0o755)
     return path
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from autotune.backends.llama_server import LlamaServerBackend, ServerSession, free_port
-from autotune.backends.llamafile import LlamafileBackend
+from autotune.backends.llamafile import LlamafileBackend, with_own_program
 from autotune.backends.protocol import EngineError
 from autotune.domain.config import Config
 from autotune.domain.machine import GPUFacts
@@ -177,8 +177,10 @@ def test_a_real_server_has_the_newcomers_defaults() -> None:
 def test_a_model_that_is_a_llamafile_is_its_own_program(smollm2_path: Path, tmp_path: Path) -> None:
     """No other program is needed; its vocabulary is told by the server."""
     model = write_llamafile(tmp_path / "SmolLM2.llamafile", model=smollm2_path)
-    backend = LlamafileBackend(environ_with(AUTOTUNE_LLAMAFILE=tmp_path / "nothing"))
+    environ = environ_with(AUTOTUNE_LLAMAFILE=tmp_path / "nothing")
     with pytest.raises(ImportError, match="AUTOTUNE_LLAMAFILE=FILE"):
-        backend.build()
+        LlamafileBackend(with_own_program(environ, smollm2_path)).build()
+    backend = LlamafileBackend(with_own_program(environ, model))
+    assert backend.build().version.endswith("0.9.3")
     with loaded(backend, model, SMALL) as session:
         assert len(session.sample(SHORT, seed=1).token_ns) == 3

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autotune.backends.registry import BUILT_IN
-from tests.backends.programs import find_server
+from tests.backends.programs import find_server, write_llamafile
 from tests.cli.test_commands import Shell
 
 QUICK = ("--workload", "pp16+tg4", "--n-ctx", "512")
@@ -92,3 +92,21 @@ def test_what_runs_it_and_what_measures_it_are_two_words(shell: Shell, smollm2_p
         assert status == 2
         assert cure in err
         assert err.count("\n") == 1
+
+
+def test_a_llamafile_is_measured_as_its_own_program(
+    shell: Shell, smollm2_path: Path, tmp_path: Path
+) -> None:
+    """No llamafile is installed; it is the very model that its GGUF file is."""
+    model = write_llamafile(tmp_path / "SmolLM2.llamafile", model=smollm2_path)
+    words = ("--backend", "llamafile", "--workload", "pp16+tg4", "--set", "n_ctx=512")
+    status, _, err = shell.run("bench", smollm2_path, *words)
+    assert status == 1
+    assert "AUTOTUNE_LLAMAFILE=FILE" in err
+
+    run = shell.json("bench", model, *words, "--reps", 1)
+
+    assert run["ok"]
+    assert run["backend"] == "llamafile"
+    facts = [shell.json("inspect", path)["model"] for path in (model, smollm2_path)]
+    assert facts[0] == facts[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -243,3 +244,39 @@ def test_keys_start_where_the_format_says(tmp_path: Path) -> None:
     content = write_gguf(tmp_path / "model.gguf", keys=LLAMA).read_bytes()
     (length,) = struct.unpack_from("<Q", content, HEADER_BYTES)
     assert content[HEADER_BYTES + 8 : HEADER_BYTES + 8 + length] == b"general.architecture"
+
+
+def test_a_llamafile_is_the_model_inside_it(real_path: Path, tmp_path: Path) -> None:
+    """Behind a program of whatever length; the largest of several, such as a vision tower's."""
+    file = tmp_path / "model.llamafile"
+    file.write_bytes(b"MZqFpD='\n" + bytes(4321))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("tower.gguf", b"GGUF")
+        archive.write(real_path, "model.gguf")
+        archive.writestr(".args", "-m\nmodel.gguf\n")
+
+    assert read_model(file) == read_model(real_path)
+
+
+@pytest.mark.parametrize(
+    ("members", "complaint"),
+    [
+        (None, "a llamafile with no model in it: give a .gguf file"),
+        ({".args": zipfile.ZIP_STORED}, "a llamafile with no model in it: give a .gguf file"),
+        ({"a.gguf": zipfile.ZIP_DEFLATED}, "compressed inside it: give the .gguf file itself"),
+        ({"a.gguf": zipfile.ZIP_STORED}, "not a GGUF file"),
+    ],
+)
+def test_a_llamafile_without_a_model_says_so(
+    members: dict[str, int] | None, complaint: str, tmp_path: Path
+) -> None:
+    """A program alone, one with settings alone, a model that nobody can map, and no model."""
+    file = tmp_path / "model.llamafile"
+    file.write_bytes(b"#!/bin/sh\n")
+    if members is not None:
+        with zipfile.ZipFile(file, "a") as archive:
+            for name, method in members.items():
+                archive.writestr(name, b"words", method)
+
+    with pytest.raises(GGUFError, match=complaint):
+        read_header(file)

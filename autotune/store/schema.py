@@ -19,6 +19,7 @@ from autotune.store.engine import Database, broken_references
 
 VERSION_TABLE = "autotune_revision"
 """Where alembic notes the revision. A name of our own tells our databases from others'."""
+_MAGIC = b"SQLite format 3\0"
 
 
 class State(enum.StrEnum):
@@ -142,13 +143,15 @@ def backup(file: Path, copy: Path) -> Path:
     """Copy a database as of its last commit, whoever is writing; returns the copy's path.
 
     An older copy of that name is replaced, and only by a complete one. Raises DataError, also
-    where the copy would take the place of the database itself: who has that open would go on
-    writing into a file that nobody finds.
+    where the copy would take the place of what is no database, or of the database itself: who has
+    that open would go on writing into a file that nobody finds.
     """
     if copy.is_dir():
         raise DataError(f"{copy} is a folder: name a file in it")
     if copy.exists() and copy.samefile(file):
         raise DataError(f"{copy} is the store itself: give its copy another name")
+    if copy.exists() and not _is_sqlite(copy):
+        raise DataError(f"{copy} is there, and no copy of a store: give the copy another name")
     partial = copy.with_name(f"{copy.name}.partial")
     try:
         with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(partial)) as target:
@@ -158,6 +161,12 @@ def backup(file: Path, copy: Path) -> Path:
     except (sqlite3.Error, OSError) as error:
         partial.unlink(missing_ok=True)
         raise DataError(f"{file} could not be copied to {copy}: {error}") from error
+
+
+def _is_sqlite(file: Path) -> bool:
+    """By its first bytes (https://www.sqlite.org/fileformat.html, section 1.3); or it is empty."""
+    with file.open("rb") as start:
+        return start.read(len(_MAGIC)) in (_MAGIC, b"")
 
 
 def _copy_before(database: Database, revision: str | None) -> Path | None:

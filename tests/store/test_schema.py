@@ -236,7 +236,7 @@ def test_a_file_of_another_kind_is_refused_and_kept(file: Path) -> None:
 def test_a_copy_is_whole_while_somebody_writes(store: Store, file: Path, tmp_path: Path) -> None:
     """It holds the last commit, in one file, and replaces an older copy."""
     copy = tmp_path / "copy.db"
-    copy.write_text("an older copy")
+    schema.backup(file, copy)
     with store.database.write() as session:
         session.connection().exec_driver_sql("UPDATE machine SET cpu = 'uncommitted'")
         assert schema.backup(file, copy) == copy
@@ -251,6 +251,19 @@ def test_a_copy_that_cannot_be_made_says_so(store: Store, file: Path, tmp_path: 
         schema.backup(file, tmp_path / "nowhere" / "copy.db")
     with pytest.raises(DataError, match="is a folder: name a file in it"):
         schema.backup(file, tmp_path)
+
+
+def test_a_copy_takes_the_place_of_nothing_else(store: Store, file: Path, tmp_path: Path) -> None:
+    """Such as a model, by a slip of the hand. A file that is empty holds nothing."""
+    model, empty = tmp_path / "model.gguf", tmp_path / "empty.db"
+    model.write_bytes(b"GGUF" * 10)
+    empty.touch()
+
+    with pytest.raises(DataError, match="no copy of a store: give the copy another name"):
+        schema.backup(file, model)
+
+    assert model.read_bytes() == b"GGUF" * 10
+    assert schema.backup(file, empty).stat().st_size
 
 
 def test_a_copy_does_not_take_the_place_of_the_store(store: Store, file: Path) -> None:

@@ -39,7 +39,8 @@ KV_BLOCK_ELEMENTS = 32
 _COUNTS = ("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "n_parallel")
 _LARGEST = 2**31 - 1
 """Engines keep a knob in 32 bits: of a larger number they would take what is left of it."""
-_MOST_THREADS = 512
+MOST_THREADS = 512
+"""ggml takes no more (``GGML_MAX_N_THREADS``)."""
 """GGML_MAX_N_THREADS of ``ggml.h``: with more the engine dies."""
 _WORDS = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
 
@@ -195,7 +196,7 @@ def _contradictions(config: Config) -> Iterable[str]:
         if getattr(config, name) < 1:
             yield f"{name}={getattr(config, name)} is not valid: give a whole number above 0"
     for name in (*_COUNTS, "n_gpu_layers", "main_gpu"):
-        most = _MOST_THREADS if name.startswith("n_threads") else _LARGEST
+        most = MOST_THREADS if name.startswith("n_threads") else _LARGEST
         if getattr(config, name) > most:
             yield f"{name}={getattr(config, name)} is not valid: give at most {most}"
     for name, allowed in (

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from autotune.domain.arguments import require_number, require_whole
-from autotune.domain.config import KNOBS, Config, parse_changes
+from autotune.domain.config import KNOBS, MOST_THREADS, Config, parse_changes
 from autotune.domain.errors import UserError
 from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts
@@ -30,13 +30,14 @@ SAMPLING_NAMES = (
 _MAX_TOKENS = 2**24
 """No model has a context of 16 million tokens yet."""
 _MAX_BATCH = 2**16
-_MAX_THREADS = 1024
 _MAX_LAYERS = 10_000
+_MAX_SEQUENCES = 256
+"""llama.cpp serves no more at once (``LLAMA_MAX_SEQ``)."""
 _MAX_SEED = 2**32 - 2
 """The largest number of 32 bits is llama.cpp's word for any seed."""
 _KNOB_LIMITS = {
     "n_ctx": _MAX_TOKENS, "n_batch": _MAX_BATCH, "n_ubatch": _MAX_BATCH,
-    "n_threads": _MAX_THREADS, "n_threads_batch": _MAX_THREADS, "n_parallel": _MAX_THREADS,
+    "n_threads": MOST_THREADS, "n_threads_batch": MOST_THREADS, "n_parallel": _MAX_SEQUENCES,
     "n_gpu_layers": _MAX_LAYERS,
 }  # fmt: skip
 _TOLERANT = Config(n_ctx=_MAX_TOKENS, n_batch=_MAX_BATCH, flash_attn="on")
@@ -155,7 +156,7 @@ class BackendConfig:
         require_whole("gpu_layers", self.gpu_layers, low=-1, high=_MAX_LAYERS)
         require_whole("context_size", self.context_size, low=1, high=_MAX_TOKENS)
         require_whole("batch_size", self.batch_size, low=1, high=_MAX_BATCH)
-        require_whole("threads", self.threads, low=-1, high=_MAX_THREADS)
+        require_whole("threads", self.threads, low=-1, high=MOST_THREADS)
         if self.threads == 0:
             raise UserError("threads=0 is not valid: give −1 (automatic) or a count from 1")
         if not isinstance(self.custom_args, dict):

@@ -17,6 +17,7 @@ from autotune.domain.plan import MemoryPlan
 from autotune.domain.prediction import TARGETS
 from autotune.domain.run import Reason
 from autotune.measure.planner import ExactPlanner
+from autotune.tune.confirmation import CONFIRM_PAIRS, MOST_PAIRS
 from tests.backends.programs import find_server
 
 QUICK = ("--workload", "pp64+tg8", "--n-ctx", "512")
@@ -64,7 +65,8 @@ def test_the_whole_arrow(shell: Shell, smollm2_path: Path) -> None:
     runs = shell.json("runs")
     assert runs[-1]["purpose"] == "probe"
     confirmed = [run for run in runs if run["purpose"] == "confirm"]
-    assert len(confirmed) in {2, 4}  # the default alone, or alternating with a challenger
+    by_turns = range(2 * CONFIRM_PAIRS, 2 * MOST_PAIRS + 1, 2)
+    assert len(confirmed) in {CONFIRM_PAIRS, *by_turns}  # the default alone, or with a challenger
     assert all(run["state"] == "complete" for run in runs)
 
     shown = shell.json("show", runs[0]["run_id"])

@@ -11,7 +11,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from autotune.domain.config import FLASH_ATTN, KV_BYTES_PER_ELEMENT, SPLIT_MODES, Config
+from autotune.domain.config import (
+    FLASH_ATTN,
+    KV_BYTES_PER_ELEMENT,
+    MOST_THREADS,
+    SPLIT_MODES,
+    Config,
+)
 from autotune.domain.machine import MachineFacts
 from autotune.domain.model import ModelFacts, TensorSum
 from autotune.domain.prediction import Interval, Prediction
@@ -58,8 +64,11 @@ def configs() -> st.SearchStrategy[Config]:
 
 def _knobs() -> dict[str, st.SearchStrategy[Any]]:
     positive = st.integers(1, 2**31)
-    counts = ("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "n_parallel")
+    counts = ("n_ctx", "n_batch", "n_ubatch", "n_parallel")
+    threads = st.integers(1, MOST_THREADS)
     return dict.fromkeys(counts, positive) | {
+        "n_threads": threads,
+        "n_threads_batch": threads,
         "flash_attn": st.sampled_from([word for word in FLASH_ATTN if word != "off"]),
         "split_mode": st.sampled_from(SPLIT_MODES),
         "type_k": st.sampled_from(sorted(KV_BYTES_PER_ELEMENT)),

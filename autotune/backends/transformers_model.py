@@ -29,6 +29,8 @@ class TorchModel:
         self._model = self._read(path)
         forward = inspect.signature(self._model.forward).parameters
         self._extra = {"logits_to_keep": 1} if "logits_to_keep" in forward else {}
+        # Its name since transformers 5.24; other models and versions keep the older one.
+        self._cache_word = "cache" if "cache" in forward else "past_key_values"
 
     def _read(self, path: Path) -> Any:
         what = f"transformers cannot load {path.name}"
@@ -133,7 +135,8 @@ class TorchModel:
         """
         ids = self._torch.tensor([list(tokens)], device=self.device)
         try:
-            out = self._model(input_ids=ids, past_key_values=cache, use_cache=True, **self._extra)
+            told = {self._cache_word: cache, **self._extra}
+            out = self._model(input_ids=ids, use_cache=True, **told)
         except Exception as error:
             what = "transformers failed to compute"
             raise self._libraries.failure(Reason.CRASH, what, error) from error

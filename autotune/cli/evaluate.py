@@ -36,12 +36,18 @@ def evaluate(db: DbOption = None, replay: ReplayOption = None, as_json: JsonOpti
     Judges on the store; with --replay on the files, and on a store only if --db names one.
     """
     from autotune.predict.evaluate import evaluate as judge
+    from autotune.predict.prior import load_prior
 
     observations, record = _observations(db, replay or [])
     if not observations:
         raise UserError("no runs to judge on: autotune tune MODEL makes some, --replay FILE reads")
+    gpu = next((o.api for o in observations if o.api != "CPU"), "CPU")
     with console.status("evaluating") as status:
-        found = judge(observations, notify=lambda text: status.update(f"evaluating: {text}"))
+        found = judge(
+            observations,
+            prior=load_prior(gpu),
+            notify=lambda text: status.update(f"evaluating: {text}"),
+        )
     if not found.targets and not found.success:
         raise UserError(
             f"{found.n_runs} runs are too few to hold any out: autotune tune MODEL makes more"

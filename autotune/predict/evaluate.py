@@ -1,6 +1,8 @@
 """The predictor judged on what it has never seen, beside what it has to beat.
 
-Every fold is the whole product: a predictor fitted to the training rows, asked about the others.
+Every fold is the whole product: a predictor fitted to the training rows and the prior, asked about
+the others. Of the prior, what was run on the machines that are judged is left out, and where models
+are held out, what was run of their families.
 """
 
 from __future__ import annotations
@@ -16,12 +18,20 @@ from autotune.domain.study import Observation
 from autotune.features.case import Array, Case
 from autotune.features.columns import PHASES
 from autotune.predict.baselines import BASELINES
-from autotune.predict.engine_predictor import teaches
+from autotune.predict.engine_predictor import taught_by, teaches
 from autotune.predict.forecast import Forecast
 from autotune.predict.predictor import Predictor
 from autotune.predict.rows import Rows, build_rows, repeats
 from autotune.predict.scores import COVERAGES, Score, SuccessScore, score, score_success
-from autotune.predict.splits import Rows_, split_names, splits
+from autotune.predict.splits import (
+    Pair,
+    Rows_,
+    elsewhere,
+    is_of_models,
+    split_names,
+    splits,
+    without,
+)
 from autotune.predict.success import Label, labels
 
 _Z = {0.5: 0.674, 0.8: 1.282, 0.9: 1.645}
@@ -30,7 +40,6 @@ _WARM, _COLD = 0.9, 0.1
 MIN_ROWS = 5
 """Fewer predicted rows are no evidence."""
 SHUFFLED = "shuffled_targets"
-Pair = tuple[Observation, Case]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +70,37 @@ class _Target:
 
 
 def evaluate(
-    observations: Iterable[Observation], *, notify: Callable[[str], None] = lambda _: None
+    observations: Iterable[Observation],
+    *,
+    prior: Sequence[Observation] = (),
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
-    """Judge the predictor on these runs. ``notify`` is told which split is being made."""
+    """Judge the predictor on these runs.
+
+    ``prior`` is what it knows beforehand of other machines; ``notify`` is told which split is
+    being made.
+    """
     pairs = [(o, c) for o in observations if teaches(o) and (c := Case.of(o)) is not None]
     good = [(o, c) for o, c in pairs if o.reason is None]
     rows, members = build_rows(good), repeats(good)
+    teacher = _Teacher(members, rows.subjects.families, elsewhere(prior, pairs))
     targets = _targets(rows, members)
     reports = {target.name: TargetReport() for target in targets}
     for name in split_names():
         notify(name.replace("_", " "))
         found = _Found(targets, rows)
         for train, test in splits(name, rows):
-            found.add(test, _fit(members, train))
+            found.add(test, teacher.fit(train, test, hides_families=is_of_models(name)))
         for scored, result in found.scores():
             reports[scored].splits[name] = result
     notify("baselines")
     for target in targets:
         reports[target.name].baselines.update(_baselines(target, rows))
     notify("negative control")
-    reports["decode_tps"].baselines.update(_shuffled(rows, members, targets))
+    reports["decode_tps"].baselines.update(_shuffled(rows, teacher, targets))
     notify("success")
     kept = {name: report for name, report in reports.items() if report.splits}
-    return Evaluation(kept, _success(pairs), len(pairs))
+    return Evaluation(kept, _success(pairs, teacher.prior), len(pairs))
 
 
 def _targets(rows: Rows, members: Sequence[Sequence[Pair]]) -> list[_Target]:
@@ -109,8 +126,25 @@ def _ttft(members: Sequence[Sequence[Pair]]) -> Array:
     return np.array([np.log(np.median(values)) if values else np.nan for values in found])
 
 
-def _fit(members: Sequence[Sequence[Pair]], train: Rows_) -> Predictor:
-    return Predictor().fit([o for row in train for o, _ in members[int(row)]])
+class _Teacher:
+    """Fits predictors to some of the rows and to what of the prior they may have seen."""
+
+    def __init__(
+        self,
+        members: Sequence[Sequence[Pair]],
+        families: npt.NDArray[np.str_],
+        prior: tuple[Observation, ...],
+    ) -> None:
+        self._members, self._families, self.prior = members, families, prior
+
+    def taught(self, train: Rows_) -> list[Observation]:
+        """The runs of the training rows."""
+        return [o for row in train for o, _ in self._members[int(row)]]
+
+    def fit(self, train: Rows_, test: Rows_, *, hides_families: bool) -> Predictor:
+        """A predictor that knows the training rows."""
+        hidden = set(map(str, self._families[test])) if hides_families else set()
+        return Predictor().fit(self.taught(train), prior=without(self.prior, hidden))
 
 
 class _Found:
@@ -195,15 +229,13 @@ def _baselines(target: _Target, rows: Rows) -> dict[str, Score]:
     }
 
 
-def _shuffled(
-    rows: Rows, members: Sequence[Sequence[Pair]], targets: Sequence[_Target]
-) -> dict[str, Score]:
+def _shuffled(rows: Rows, teacher: _Teacher, targets: Sequence[_Target]) -> dict[str, Score]:
     """The negative control: decode rates dealt out anew among the training rows."""
     random = np.random.default_rng(0)
     decode = [target for target in targets if target.name == "decode_tps"]
     found = _Found(decode, rows)
     for train, test in splits("leave_one_model_out", rows):
-        taught = [o for row in train for o, _ in members[int(row)]]
+        taught = teacher.taught(train)
         rates = random.permutation([o.decode_tps or np.nan for o in taught])
         fooled = [
             dataclasses.replace(o, decode_tps=None if np.isnan(rate) else float(rate))
@@ -215,7 +247,7 @@ def _shuffled(
     return {SHUFFLED: scores[0]} if scores else {}
 
 
-def _success(pairs: Sequence[Pair]) -> dict[str, SuccessScore]:
+def _success(pairs: Sequence[Pair], prior: Sequence[Observation]) -> dict[str, SuccessScore]:
     """Probabilities of success on unseen models, by labels that were cleaned first."""
     found = labels(pairs)
     failed = [label for label in found if not label.ok]
@@ -228,12 +260,14 @@ def _success(pairs: Sequence[Pair]) -> dict[str, SuccessScore]:
     for fold in set(dealt.values()):
         train = [label for label in found if dealt[label.family] != fold]
         test = [i for i, label in enumerate(found) if dealt[label.family] == fold]
-        probability[test] = _probabilities(train, [found[i] for i in test])
+        hidden = {found[i].family for i in test}
+        others = taught_by(without(prior, hidden))
+        probability[test] = _probabilities(train, [found[i] for i in test], others)
     ok = np.array([label.ok for label in found], dtype=bool)
     return {"leave_one_model_out": score_success(ok, probability)}
 
 
-def _probabilities(train: Sequence[Label], test: Sequence[Label]) -> Array:
+def _probabilities(train: Sequence[Label], test: Sequence[Label], prior: Sequence[Pair]) -> Array:
     predictor = Predictor().fit([])
-    predictor.fit_success([pair for label in train for pair in label.pairs])
+    predictor.fit_success([*prior, *(pair for label in train for pair in label.pairs)])
     return predictor.forecast([label.case for label in test]).p_success

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from autotune.domain.study import Observation
+from autotune.features.case import Case
 from autotune.predict.ensemble import deal_folds
 from autotune.predict.phase import Subjects
-from autotune.predict.rows import Rows
+from autotune.predict.rows import Rows, family_name
 
 Rows_ = npt.NDArray[np.intp]
 Split = tuple[Rows_, Rows_]
 """(training rows, rows to predict)"""
+Pair = tuple[Observation, Case]
 
 N_FOLDS = 6
 """Most fits of a split."""
@@ -28,6 +31,11 @@ def split_names() -> tuple[str, ...]:
     after = [f"leave_one_model_out_after_{n}_runs" for n in AFTER_RUNS]
     return ("leave_one_machine_out", "leave_one_model_out", *after,
             "leave_one_configuration_out", "forward_in_time", LEAKY)  # fmt: skip
+
+
+def is_of_models(name: str) -> bool:
+    """Whether a split holds out whole models."""
+    return name.startswith("leave_one_model_out")
 
 
 def splits(name: str, rows: Rows) -> Iterator[Split]:
@@ -82,3 +90,14 @@ def _first_runs(subjects: Subjects, test: Rows_, n_runs: int) -> Rows_:
             chosen = random.choice(configs, n_runs, replace=False)
             known.append(rows[np.isin(subjects.configs[rows], chosen)])
     return np.concatenate(known)
+
+
+def elsewhere(prior: Iterable[Observation], judged: Sequence[Pair]) -> tuple[Observation, ...]:
+    """What of the prior was run on machines that are not judged."""
+    machines = {case.machine_id for _, case in judged}
+    return tuple(o for o in prior if o.machine_id not in machines)
+
+
+def without(prior: Iterable[Observation], families: set[str]) -> list[Observation]:
+    """What of the prior was run of other families."""
+    return [o for o in prior if family_name(o.model) not in families]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from autotune.features.case import Case
 from autotune.predict.evaluate import SHUFFLED, Evaluation, evaluate
-from autotune.predict.rows import build_rows
+from autotune.predict.rows import build_rows, family_name
 from autotune.predict.scores import score, score_success
-from autotune.predict.splits import LEAKY, split_names, splits
+from autotune.predict.splits import LEAKY, split_names, splits, without
 from autotune.predict.success import labels
 from tests.predict.strangers import strangers
 
@@ -55,6 +57,39 @@ def test_unseen_models_and_machines_are_predicted(evaluation: Evaluation) -> Non
     assert unseen.median_ape < report.baselines["guide_constants"].median_ape
     assert report.splits["leave_one_machine_out"].median_ape < 0.3
     assert report.splits[LEAKY].median_ape < unseen.median_ape
+
+
+def test_the_prior_helps_where_a_store_knows_little() -> None:
+    """Two models of one GPU say little of the third; four models of other GPUs say more."""
+    everything = strangers()
+    machine = everything[0].machine_id
+    here = [o for o in everything if o.machine_id == machine][:30]
+    other = [o for o in everything if o.machine_id != machine]
+
+    alone, helped = (
+        evaluate(here, prior=prior).targets["decode_tps"].splits["leave_one_model_out"]
+        for prior in ((), other)
+    )
+
+    assert helped.median_ape < alone.median_ape
+
+
+def test_what_the_prior_says_of_judged_machines_is_not_heard() -> None:
+    """It may be the very rows that are held out: here they are lies, and change nothing."""
+    here = strangers()[:30]
+    lies = [dataclasses.replace(o, decode_tps=(o.decode_tps or 1) * 50) for o in here]
+
+    assert evaluate(here, prior=lies) == evaluate(here)
+
+
+def test_the_prior_keeps_quiet_of_held_out_families() -> None:
+    """A model that is called unseen is seen nowhere."""
+    prior = strangers()
+    families = {family_name(prior[0].model)}
+
+    kept = without(prior, families)
+
+    assert {family_name(o.model) for o in prior} - families == {family_name(o.model) for o in kept}
 
 
 def test_shuffled_rates_teach_nothing(evaluation: Evaluation) -> None:

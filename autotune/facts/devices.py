@@ -13,6 +13,7 @@ import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 GB, TERA = 1e9, 1e12
 
@@ -32,14 +33,39 @@ class DeviceConstants:
 _AMPERE = "NVIDIA Ampere GA102 GPU Architecture whitepaper, appendix A"
 _ADA = "NVIDIA Ada GPU Architecture whitepaper, appendix A and B"
 _BLACKWELL = "NVIDIA RTX Blackwell GPU Architecture whitepaper, appendix A"
+_LAPTOP = "NVIDIA GeForce laptop specifications (2 × FP32 rate at the highest boost clock)"
+_PRO_BLACKWELL = "NVIDIA RTX PRO 6000 Blackwell datasheet (an eighth of the sparse FP4 rate)"
+_M2 = "Apple M2 family press releases (bandwidth; 3.6 TFLOPS for 10 cores, times 19, 38 and 76)"
 _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
     ("GTX 1080 Ti", 484, 11.3, "NVIDIA GeForce GTX 1080 Ti specifications (FP32 rate)"),
+    ("GTX 1060 6GB", 192, 4.4, "NVIDIA GeForce GTX 1060 specifications (FP32 rate)"),
+    ("GTX 1070", 256, 6.5, "NVIDIA GeForce GTX 1070 specifications (FP32 rate)"),
+    ("GTX 1080", 320, 8.9, "NVIDIA GeForce GTX 1080 specifications (FP32 rate)"),
+    ("GTX 1660 Ti", 288, 10.9, "NVIDIA Turing TU116 launch material (2 × FP32 rate)"),
+    ("M40", 288, 6.8, "NVIDIA Tesla M40 datasheet (FP32 rate)"),
     ("P40", 347, 11.8, "NVIDIA Tesla P40 datasheet (FP32 rate)"),
     ("P100-PCIE-16GB", 732, 18.7, "NVIDIA Tesla P100 datasheet"),
+    ("P100-SXM2-16GB", 732, 21.2, "NVIDIA Tesla P100 datasheet"),
     ("RTX 2060", 336, 51.6, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
     ("RTX 2070", 448, 59.7, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
     ("RTX 2080", 448, 80.5, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
     ("RTX 2080 Ti", 616, 107.6, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
+    ("RTX 2060 SUPER", 448, 57.4, "NVIDIA GeForce RTX 2060 SUPER specifications"),
+    ("RTX 2070 SUPER", 448, 72.5, "NVIDIA GeForce RTX 2070 SUPER specifications"),
+    ("RTX 2080 SUPER", 496, 89.2, "NVIDIA GeForce RTX 2080 SUPER specifications"),
+    ("TITAN RTX", 672, 130.5, "NVIDIA TITAN RTX specifications"),
+    ("TITAN V", 653, 110, "NVIDIA TITAN V specifications"),
+    ("Quadro RTX 6000", 672, 130.5, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
+    ("Quadro RTX 8000", 672, 130.5, "NVIDIA Quadro RTX 8000 datasheet"),
+    ("RTX 3050", 224, 18.2, "NVIDIA GeForce RTX 3050 specifications (2 × FP32 rate)"),
+    ("RTX 3060 Laptop GPU", 336, 26.2, _LAPTOP),
+    ("RTX 3070 Laptop GPU", 448, 33.2, _LAPTOP),
+    ("RTX 3080 Laptop GPU", 448, 42.0, _LAPTOP),
+    ("RTX 4050 Laptop GPU", 192, 24.3, _LAPTOP),
+    ("RTX 4060 Laptop GPU", 256, 29.1, _LAPTOP),
+    ("RTX 4070 Laptop GPU", 256, 40.1, _LAPTOP),
+    ("RTX 4080 Laptop GPU", 432, 67.7, _LAPTOP),
+    ("RTX 4090 Laptop GPU", 576, 79.4, _LAPTOP),
     ("RTX 3060", 360, 25.5, "NVIDIA GeForce RTX 3060 specifications (2 × FP32 rate)"),
     ("RTX 3060 Ti", 448, 32.4, "NVIDIA GeForce RTX 3060 Ti specifications (2 × FP32 rate)"),
     ("RTX 3070", 448, 40.6, _AMPERE),
@@ -48,6 +74,7 @@ _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
     ("RTX 3080 Ti", 912, 68.2, "NVIDIA GeForce RTX 3080 Ti specifications (2 × FP32 rate)"),
     ("RTX 3090", 936, 71.2, _AMPERE),
     ("RTX 3090 Ti", 1008, 80.0, "NVIDIA GeForce RTX 3090 Ti specifications (2 × FP32 rate)"),
+    ("RTX A2000", 288, 32.0, "NVIDIA RTX A2000 datasheet"),
     ("RTX A4000", 448, 76.7, "NVIDIA RTX A4000 datasheet"),
     ("RTX A4500", 640, 94.6, "NVIDIA RTX A4500 datasheet"),
     ("RTX A5000", 768, 111.1, "NVIDIA RTX A5000 datasheet"),
@@ -66,13 +93,22 @@ _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
     ("RTX 6000 Ada Generation", 960, 364.2, _ADA),
     ("L4", 300, 121, "NVIDIA L4 datasheet"),
     ("L40S", 864, 362, "NVIDIA L40S datasheet"),
+    ("L20", 864, 119.5, "NVIDIA L20 datasheet"),
+    ("RTX 5060", 448, 38.4, "NVIDIA GeForce RTX 5060 specifications (2 × FP32 rate)"),
+    ("RTX 5060 Ti", 448, 47.4, "NVIDIA GeForce RTX 5060 Ti specifications (2 × FP32 rate)"),
     ("RTX 5070", 672, 61.7, _BLACKWELL),
     ("RTX 5070 Ti", 896, 87.9, _BLACKWELL),
     ("RTX 5080", 960, 112.6, _BLACKWELL),
     ("RTX 5090", 1792, 209.5, _BLACKWELL),
+    ("RTX PRO 6000 Blackwell Workstation Edition", 1792, 503.8, _PRO_BLACKWELL),
+    ("RTX PRO 6000 Blackwell Server Edition", 1597, 462, _PRO_BLACKWELL),
+    ("RTX PRO 6000 Blackwell Max-Q Workstation Edition", 1792, 438.9, _PRO_BLACKWELL),
     ("T4", 320, 65, "NVIDIA T4 datasheet"),
     ("V100-SXM2-16GB", 900, 125, "NVIDIA V100 datasheet"),
     ("V100-SXM2-32GB", 900, 125, "NVIDIA V100 datasheet"),
+    ("V100-PCIE-16GB", 900, 112, "NVIDIA V100 datasheet"),
+    ("V100-PCIE-32GB", 900, 112, "NVIDIA V100 datasheet"),
+    ("V100S-PCIE-32GB", 1134, 130, "NVIDIA V100 datasheet"),
     ("A10", 600, 125, "NVIDIA A10 datasheet"),
     ("A10G", 600, 125, "NVIDIA A10 datasheet; Amazon EC2 G5 instances"),
     ("A30", 933, 165, "NVIDIA A30 datasheet"),
@@ -82,12 +118,28 @@ _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
     ("A100-SXM4-40GB", 1555, 312, "NVIDIA A100 datasheet"),
     ("A100-SXM4-80GB", 2039, 312, "NVIDIA A100 datasheet"),
     ("A100 80GB PCIe", 1935, 312, "NVIDIA A100 datasheet"),
+    ("A100-PCIE-80GB", 1935, 312, "NVIDIA A100 datasheet"),
+    ("A100-SXM-80GB", 2039, 312, "NVIDIA A100 datasheet"),
     ("H100 PCIe", 2000, 756, "NVIDIA H100 datasheet"),
     ("H100 80GB HBM3", 3350, 989, "NVIDIA H100 datasheet (SXM)"),
+    ("H100 NVL", 3900, 835, "NVIDIA H100 datasheet (NVL)"),
+    ("GH200 480GB", 4000, 989, "NVIDIA GH200 Grace Hopper Superchip datasheet (96 GB HBM3)"),
+    ("B200", 8000, 2250, "NVIDIA DGX B200 datasheet (dense FP16)"),
     ("H200", 4800, 989, "NVIDIA H200 datasheet"),
+    ("Orin", 204.8, None, "NVIDIA Jetson AGX Orin datasheet"),
+    ("Instinct MI250X", 1638, 191.5, "AMD Instinct MI250X datasheet (one of its two dies)"),
     ("Instinct MI300X", 5300, 1307.4, "AMD Instinct MI300X datasheet"),
     ("Instinct MI50", 1024, 26.5, "AMD Radeon Instinct MI50 datasheet"),
     ("Instinct MI60", 1024, 29.5, "AMD Radeon Instinct MI60 datasheet"),
+    ("Radeon VII", 1024, 26.9, "AMD Radeon VII specifications"),
+    ("Radeon Pro VII", 1024, 26.1, "AMD Radeon Pro VII specifications"),
+    ("RX Vega 64", 484, 25.3, "AMD Radeon RX Vega 64 specifications"),
+    ("RX 580", 256, 6.2, "AMD Radeon RX 580 specifications (FP32 rate)"),
+    ("RX 5700 XT", 448, 19.5, "AMD Radeon RX 5700 XT specifications"),
+    ("RX 6600", 224, 17.9, "AMD Radeon RX 6600 specifications"),
+    ("RX 6600 XT", 256, 21.2, "AMD Radeon RX 6600 XT specifications"),
+    ("RX 6750 XT", 432, 26.6, "AMD Radeon RX 6750 XT specifications"),
+    ("RX 6950 XT", 576, 47.3, "AMD Radeon RX 6950 XT specifications"),
     ("Instinct MI100", 1228.8, 184.6, "AMD Instinct MI100 datasheet"),
     ("Instinct MI210", 1638, 181, "AMD Instinct MI210 datasheet"),
     ("RX 6700 XT", 384, 26.4, "AMD Radeon RX 6700 XT specifications"),
@@ -95,6 +147,11 @@ _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
     ("RX 6800 XT", 512, 41.5, "AMD Radeon RX 6800 XT specifications"),
     ("RX 6900 XT", 512, 46.1, "AMD Radeon RX 6900 XT specifications"),
     ("RX 7600", 288, 43.5, "AMD Radeon RX 7600 specifications"),
+    ("RX 7600 XT", 288, 45.1, "AMD Radeon RX 7600 XT specifications"),
+    ("RX 7700 XT", 432, 70.3, "AMD Radeon RX 7700 XT specifications"),
+    ("RX 7900 GRE", 576, 91.9, "AMD Radeon RX 7900 GRE specifications"),
+    ("PRO W6800", 512, 35.7, "AMD Radeon PRO W6800 specifications"),
+    ("PRO W7900", 864, 122.6, "AMD Radeon PRO W7900 specifications"),
     ("RX 7800 XT", 624, 74.7, "AMD Radeon RX 7800 XT specifications"),
     ("RX 7900 XT", 800, 103, "AMD Radeon RX 7900 XT specifications"),
     ("RX 9070", 640, 145, "AMD Radeon RX 9070 specifications"),
@@ -102,6 +159,9 @@ _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
     ("8060S", 256, 59.4, "AMD Ryzen AI Max+ 395 specifications (256-bit LPDDR5X-8000)"),
     ("8050S", 256, 46, "AMD Ryzen AI Max 390 specifications (256-bit LPDDR5X-8000)"),
     ("Arc A770", 560, 137.6, "Intel Arc A770 specifications"),
+    ("Arc A750", 512, 117.4, "Intel Arc A750 specifications"),
+    ("Arc A380", 186, 32.8, "Intel Arc A380 specifications"),
+    ("Arc B570", 380, 101.5, "Intel Arc B570 specifications"),
     ("Arc B580", 456, 116.7, "Intel Arc B580 specifications"),
     ("GB10", 273, 125, "NVIDIA DGX Spark specifications (dense FP16)"),
     ("RX 7900 XTX", 960, 122.8, "AMD Radeon RX 7900 XTX specifications"),
@@ -110,9 +170,9 @@ _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
     ("Apple M1 Max", 400, 10.4, "Apple M1 Pro and M1 Max press release"),
     ("Apple M1 Ultra", 800, 21, "Apple M1 Ultra press release"),
     ("Apple M2", 100, 3.6, "Apple M2 press release"),
-    ("Apple M2 Pro", 200, None, "Apple M2 Pro and M2 Max press release"),
-    ("Apple M2 Max", 400, None, "Apple M2 Pro and M2 Max press release"),
-    ("Apple M2 Ultra", 800, None, "Apple M2 Ultra press release"),
+    ("Apple M2 Pro", 200, 6.8, _M2),
+    ("Apple M2 Max", 400, 13.7, _M2),
+    ("Apple M2 Ultra", 800, 27.4, _M2),
     ("Apple M3", 100, None, "Apple MacBook Air (M3) specifications"),
     ("Apple M3 Pro", 150, None, "Apple MacBook Pro (M3 Pro) specifications"),
     ("Apple M3 Max", 400, None, "Apple MacBook Pro (M3 Max) specifications"),
@@ -123,54 +183,28 @@ _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
 )
 """Name without the maker's, GB/s, TFLOPS, source."""
 
-_MAKERS = re.compile(r"\b(nvidia|amd|intel|geforce|radeon|tesla|graphics)\b|\(.*?\)")
+_MAKERS = re.compile(r"\b(nvidia|amd|intel|apple|geforce|radeon|tesla|graphics)\b|\(.*?\)")
+_COUNT = re.compile(r"^\d+ ?[x×] ?|\b\d+-core( gpu)?\b")
+"""How many of a kind, or how many cores: nothing of the name."""
+_MEMORY = re.compile(r" ?\b\d+ ?gb\b")
 _INSIDE = re.compile(r"\bw/\s*(.+)$")
 """How a processor names the graphics core that it contains."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostConstants:
-    """The ceilings of one processor on paper."""
-
-    name: str
-    n_cores: int
-    read_bytes_per_s: float
-    """Of its memory channels at the fastest speed that the vendor supports."""
-    flops_per_s: float
-    """Single-precision rate of all cores at base clock."""
-    source: str
-
-
-_HOSTS: tuple[tuple[str, int, float, float, str], ...] = (
-    ("i7-10700K", 8, 45.8, 0.97, "Intel Core i7-10700K specifications (2 × DDR4-2933, AVX2)"),
-    ("i9-13900K", 24, 89.6, 1.34, "Intel Core i9-13900K specifications (2 × DDR5-5600, AVX2)"),
-    ("i9-14900K", 24, 89.6, 1.41, "Intel Core i9-14900K specifications (2 × DDR5-5600, AVX2)"),
-    ("Ryzen 9 5950X", 16, 51.2, 1.74, "AMD Ryzen 9 5950X specifications (2 × DDR4-3200, AVX2)"),
-    ("Ryzen 9 7950X", 16, 83.2, 2.30, "AMD Ryzen 9 7950X specifications (2 × DDR5-5200, AVX2)"),
-    ("Ryzen 9 9950X", 16, 89.6, 4.40, "AMD Ryzen 9 9950X specifications (2 × DDR5-5600)"),
-    ("Ryzen AI Max+ 395", 16, 256, 3.07, "AMD Ryzen AI Max+ 395 specifications"),
-)
-"""Name, cores, GB/s, TFLOPS, source."""
 
 
 def lookup(name: str) -> DeviceConstants | None:
     """The constants of a GPU by the name that driver or engine gives it; None if not listed.
 
-    The whole name has to agree: a laptop's RTX 4090 is another chip than the desktop's. Of a
-    processor's name, the graphics core that it says it contains is looked up.
+    The whole name has to agree: a laptop's RTX 4090 is another chip than the desktop's. Only the
+    size of the memory may be said or not. Of a processor's name, the graphics core that it says it
+    contains is looked up.
     """
     inside = _INSIDE.search(name)
-    return _BY_NAME.get(_plain(inside[1] if inside else name))
-
-
-def lookup_host(name: str) -> HostConstants | None:
-    """The constants of a processor by its marketing name; None if not listed."""
-    words = name.lower()
-    return next((host for host in _BY_HOST if host.name.lower() in words), None)
+    plain = _plain(inside[1] if inside else name)
+    return _BY_NAME.get(plain) or _BY_NAME.get(_MEMORY.sub("", plain))
 
 
 def _plain(name: str) -> str:
-    return " ".join(_MAKERS.sub(" ", name.lower()).split())
+    return " ".join(_MAKERS.sub(" ", _COUNT.sub(" ", name.lower().strip())).split())
 
 
 _BY_NAME: Mapping[str, DeviceConstants] = {
@@ -182,16 +216,6 @@ _BY_NAME: Mapping[str, DeviceConstants] = {
     )
     for name, bandwidth, tera, source in _TABLE
 }
-_BY_HOST = tuple(
-    HostConstants(
-        name=name,
-        n_cores=n_cores,
-        read_bytes_per_s=bandwidth * GB,
-        flops_per_s=tera * TERA,
-        source=source,
-    )
-    for name, n_cores, bandwidth, tera, source in _HOSTS
-)
 
 
 def bandwidth_spread() -> float:
@@ -200,3 +224,14 @@ def bandwidth_spread() -> float:
     How little the name "a GPU" tells: most lie within a factor of three of each other.
     """
     return statistics.stdev(math.log(known.read_bytes_per_s) for known in _BY_NAME.values())
+
+
+@cache
+def typical_intensity(name: str) -> float:
+    """FLOPs per byte of a GPU whose arithmetic nobody published: the median of its kind."""
+    is_apple = name.startswith("Apple ")
+    return statistics.median(
+        known.flops_per_s / known.read_bytes_per_s
+        for known in _BY_NAME.values()
+        if known.flops_per_s and known.name.startswith("Apple ") == is_apple
+    )

@@ -24,7 +24,7 @@ from autotune.domain.run import LoadTime, Purpose
 from autotune.domain.study import Observation
 from autotune.domain.workload import Workload
 from autotune.facts.catalogue import described_model
-from autotune.facts.devices import lookup_host
+from autotune.facts.hosts import lookup_host
 
 _N_CTX = 4096
 """Context where nobody says, if it holds the test: llama-bench makes one for each test, so its

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotune.domain.machine import GPUFacts, MachineFacts, Probe
-from autotune.facts.devices import DeviceConstants, HostConstants, lookup, lookup_host
+from autotune.facts.devices import DeviceConstants, lookup, typical_intensity
+from autotune.facts.hosts import HostConstants, lookup_host
 from autotune.features.case import Array
 
 TYPICAL_HOST = (50e9, 0.6e12)
 """Bytes and floating-point operations per second of a desktop processor nobody measured."""
 TYPICAL_GPU = (450e9, 40e12)
 """The same of a GPU: the middle of the published constants."""
-_TYPICAL_INTENSITY = 90.0
-"""FLOPs per byte of a GPU whose arithmetic nobody published: the median of those that are."""
 _LINK_BYTES_PER_S = 16e9
 """PCI Express 4.0 × 8, or 3.0 × 16: between host and GPU where nobody says."""
 _LANE_BYTES_PER_S = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.97e9, 5: 3.94e9, 6: 7.56e9}
@@ -85,7 +84,7 @@ def _rates(
     if constants is None:
         return typical
     read = constants.read_bytes_per_s
-    return read, constants.flops_per_s or read * _TYPICAL_INTENSITY
+    return read, constants.flops_per_s or read * typical_intensity(constants.name)
 
 
 def _link(gpus: Sequence[GPUFacts]) -> float:

@@ -28,6 +28,7 @@ from autotune.predict.forecast import Forecast
 from autotune.predict.known import QUANTITIES, Known, Told, pooled
 from autotune.predict.memory import MemoryRegressor, vram_ratios
 from autotune.predict.phase import CONTAMINATED_SD, Belief, PhaseRegressor, Subjects
+from autotune.predict.places import MACHINE
 from autotune.predict.rows import Rows, build_rows, case_key, subjects_of
 from autotune.predict.success import SuccessClassifier, balance, history, labels
 
@@ -95,7 +96,7 @@ class EnginePredictor:
         found = {}
         for phase, regressor in self._phases.items():
             told = _measured(phase, rows)
-            machines, clean = told["subjects"].places[:, 0], told.pop("is_clean")
+            machines, clean = told["subjects"].places[:, MACHINE], told.pop("is_clean")
             told.pop("noise_sd")
             errors = regressor.out_of_group(**told)
             for machine in np.unique(machines):

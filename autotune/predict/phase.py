@@ -3,14 +3,14 @@
 The target is the log slowdown: log(measured seconds / roofline seconds), which transfers between
 models and configurations where seconds do not. Three stages:
 
-1. places: what this build of an engine does on this machine, from the other models run there
+1. places: what this build of an engine does on this device, from the other models run there
    (:mod:`autotune.predict.places`);
 2. an ensemble over all models and machines (:mod:`autotune.predict.ensemble`);
 3. for a model with runs on this machine, a Gaussian process on what the ensemble misses
    (:mod:`autotune.predict.process`).
 
-The second is fitted twice: with the place effects for machines on which something was run, without
-them for others. Both are cross-fitted: families (machines) are dealt into folds, and each is always
+The second is fitted twice: with the place effects for devices on which something was run, without
+them for others. Both are cross-fitted: families (devices) are dealt into folds, and each is always
 predicted by the ensemble of the fold that has not seen it. So the third stage corrects, and the
 intervals cover, what really happens with a new model (Chernozhukov et al., "Double/debiased machine
 learning", Econometrics Journal 21, 2018).
@@ -30,7 +30,7 @@ from autotune.features.columns import KNOB_COLUMNS
 from autotune.predict.calibration import ABROAD, COVERAGE, Calibration, tier_of
 from autotune.predict.ensemble import Ensemble, deal_folds, fit_ensembles, fit_linear
 from autotune.predict.noise import NOISE_SD
-from autotune.predict.places import PlaceEffects
+from autotune.predict.places import BUILD, DEVICE, MACHINE, PlaceEffects
 from autotune.predict.process import Kernel, Process
 
 CONTAMINATED_SD = 0.25
@@ -48,12 +48,12 @@ _MIN_FAMILIES = 3
 """Fewer families say nothing of the next one."""
 _MEMBER_SD = 0.08
 """Doubt about an ensemble whose members agree: it is scaled by the calibration."""
-_MIN_MACHINES = 3
-"""Fewer machines say nothing of the next one."""
-_PRIOR_MACHINES = 2.0
-"""Machines that the prior counts for."""
-_NEW_MACHINE_SD = 0.2
-"""How far machines lie apart, as long as that is so."""
+_MIN_DEVICES = 3
+"""Fewer devices do not tell how far the next one lies from them."""
+_ON_PAPER_SD = {"prefill": 0.9, "decode": 0.42, "load": 0.6}
+"""How far what is typical of the engine lies from the truth on a GPU of which only published
+constants are known (public telemetry: prefill reaches 4 to 50 % of the arithmetic on paper, decode
+30 to 80 % of the bandwidth)."""
 SUPPORT_MARGIN = 2.0
 """How far beyond the smallest and largest measured value a column may lie: columns are logarithms
 to base two, so four times as far. Beyond that the general part is not asked."""
@@ -75,7 +75,7 @@ class Belief:
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
-    """Whom rows are about; names of shape (n,), places of shape (n, 3), wide to narrow."""
+    """Whom rows are about; names of shape (n,), places of shape (n, 4), wide to narrow."""
 
     groups: Strings
     """One model on one machine with one backend."""
@@ -110,6 +110,7 @@ class PhaseRegressor:
 
     def __init__(self, phase: str, *, prior_mean: float, prior_sd: float) -> None:
         self.prior_mean, self.prior_sd = prior_mean, prior_sd
+        self._on_paper_sd = max(prior_sd, _ON_PAPER_SD[phase])
         self._knobs = list(KNOB_COLUMNS[phase])
         self._kernel = KERNELS[phase]
 
@@ -180,16 +181,21 @@ class PhaseRegressor:
         self.low_, self.high_ = x.min(axis=0), x.max(axis=0)
         self.n_families_ = len(np.unique(subjects.families))
         x = self._told(x)
-        families, machines, y = subjects.families, subjects.places[:, 0], y - self.center_
+        families, devices, y = subjects.families, _devices(subjects), y - self.center_
         baseline = fit_linear(x, y, weight)
         self.places_ = PlaceEffects.fit(subjects.places, families, y - baseline.predict(x))
         columns = np.hstack([x, self.places_.columns(subjects.places, families)])
         self.folds_ = deal_folds(families)
         fold = _numbers(self.folds_, families)
         self.home_ = fit_ensembles(columns, y, weight, families, fold)
-        self.machines_ = deal_folds(machines)
-        abroad = _numbers(self.machines_, machines) if len(self.machines_) > 1 else fold
+        self.places_seen_ = {str(name): True for name in np.unique(subjects.places[:, DEVICE])}
+        self.devices_ = deal_folds(devices)
+        abroad = _numbers(self.devices_, devices) if len(self.devices_) > 1 else fold
         self.abroad_ = fit_ensembles(x, y, weight, families, abroad)
+        self.abroad_sd_: float | None = None
+        if len(self.devices_) >= _MIN_DEVICES:
+            error = y - _cross_fitted(self.abroad_, x, abroad)[0]
+            self.abroad_sd_ = _balanced_rms(error, devices)
 
     def predict(self, x: Array, subjects: Subjects, *, coverage: float = COVERAGE) -> Belief:
         """Beliefs for rows x, of models and machines that may or may not have been seen."""
@@ -204,7 +210,9 @@ class PhaseRegressor:
             factor = self.calibration_.factor(tier_of(self.counts_[group]), coverage)
             mean[rows] += shift
             sd[rows] = factor * np.hypot(spread, noise[rows])
-        return Belief(mean, np.where(supported, sd, np.maximum(sd, self.prior_sd)))
+        doubt = self._doubt(subjects)
+        doubt = np.where(self._is_home(subjects), np.maximum(sd, doubt), doubt)
+        return Belief(mean, np.where(supported, sd, doubt))
 
     def mean(self, x: Array, subjects: Subjects) -> Array:
         """The means of :meth:`predict` without their doubt, in half the time; shape (n,)."""
@@ -218,7 +226,7 @@ class PhaseRegressor:
         kinds, index = subjects.distinct()
         for number, group in enumerate(kinds.groups):
             if str(group) in self.processes_:
-                yield str(group), index == number, kinds.places[[number], 1]
+                yield str(group), index == number, kinds.places[[number], BUILD]
 
     def is_supported(self, x: Array) -> Bools:
         """Whether rows lie near enough to what was measured; shape (n,)."""
@@ -231,7 +239,7 @@ class PhaseRegressor:
     def _general(self, x: Array, subjects: Subjects) -> tuple[Array, Array]:
         """(mean, doubt) of stages 1 and 2; the prior, where there was nothing to learn from."""
         if not self.n_rows_:
-            return np.full(len(x), self.prior_mean), np.full(len(x), self.prior_sd)
+            return np.full(len(x), self.prior_mean), self._doubt(subjects)
         known, supported = self._is_home(subjects), self.is_supported(x)
         mean, sd = np.empty((2, len(x)))
         x = self._told(x)
@@ -244,13 +252,30 @@ class PhaseRegressor:
             (~known, _cross_fitted(self.abroad_, x[~known], np.full((~known).sum(), -1))),
         ):
             mean[rows], sd[rows] = told
-        # Few machines say little of the next one: the prior stands beside them.
-        trust = len(self.machines_) / (len(self.machines_) + _PRIOR_MACHINES)
-        mean[~known] = trust * mean[~known] + (1 - trust) * (self.prior_mean - self.center_)
+        theirs = mean[~known], sd[~known], subjects.take(~known)
+        mean[~known], sd[~known] = self._beside_prior(*theirs)
         mean[~supported] = self.prior_mean - self.center_
         floor = _MEMBER_SD if len(self.folds_) >= _MIN_FAMILIES else self.prior_sd
-        abroad = 0.0 if len(self.machines_) >= _MIN_MACHINES else _NEW_MACHINE_SD
-        return self.center_ + mean, np.hypot(sd, np.where(known, floor, np.hypot(floor, abroad)))
+        return self.center_ + mean, np.where(known, np.hypot(sd, floor), sd)
+
+    def _doubt(self, subjects: Subjects) -> Array:
+        """How far what is typical of the engine lies from the truth on each device; shape (n,)."""
+        kinds, index = subjects.distinct()
+        on_gpu = np.array([not str(d).endswith("/CPU") for d in kinds.places[:, DEVICE]], bool)
+        return np.where(on_gpu, self._on_paper_sd, self.prior_sd)[index]
+
+    def _beside_prior(self, mean: Array, spread: Array, subjects: Subjects) -> tuple[Array, Array]:
+        """What other devices tell of a new one, and what is typical of the engine, as one belief.
+
+        Each counts by its precision: where devices say little of the next one, the prior stands.
+        """
+        doubt = self._doubt(subjects)
+        # Of few devices nobody knows how far the next one lies: they count as the prior does.
+        theirs = 1 / ((doubt if self.abroad_sd_ is None else self.abroad_sd_) ** 2 + spread**2)
+        typical = 1 / doubt**2
+        prior = self.prior_mean - self.center_
+        precision = theirs + typical
+        return (theirs * mean + typical * prior) / precision, precision**-0.5
 
     def _told(self, x: Array) -> Array:
         """The columns that the general part may see; shape as x.
@@ -267,7 +292,7 @@ class PhaseRegressor:
     def noise_of(self, subjects: Subjects) -> Array:
         """Spread of one configuration between clean runs on each row's machine; shape (n,)."""
         kinds, index = subjects.distinct()
-        machines = kinds.places[:, 0]
+        machines = kinds.places[:, MACHINE]
         return np.array([self.noise_sd_.get(str(m), NOISE_SD) for m in machines])[index]
 
     def _noise(self, is_clean: Bools, subjects: Subjects) -> Array:
@@ -275,10 +300,10 @@ class PhaseRegressor:
         return np.where(is_clean, self.noise_of(subjects), CONTAMINATED_SD)
 
     def _is_home(self, subjects: Subjects) -> Bools:
-        """Whether anything was run on each row's machine."""
-        known = self.machines_ if self.n_rows_ else {}
+        """Whether anything was run on each row's device."""
+        known = self.places_seen_ if self.n_rows_ else {}
         kinds, index = subjects.distinct()
-        return np.array([str(m) in known for m in kinds.places[:, 0]], dtype=bool)[index]
+        return np.array([str(m) in known for m in kinds.places[:, DEVICE]], dtype=bool)[index]
 
     def _scores(
         self,
@@ -293,11 +318,11 @@ class PhaseRegressor:
         scores: dict[str, list[tuple[Array, Strings]]] = {
             tier_of(0): [(np.abs(residual) / sd, subjects.families)]
         }
-        if len(self.machines_) >= _MIN_MACHINES:
-            fold = _numbers(self.machines_, subjects.places[:, 0])
-            mean, spread = _cross_fitted(self.abroad_, columns, fold)
-            error = np.abs(y - self.center_ - mean) / np.hypot(spread, _MEMBER_SD)
-            scores[ABROAD] = [(error, subjects.families)]
+        if len(self.devices_) >= _MIN_DEVICES:
+            fold = _numbers(self.devices_, _devices(subjects))
+            told = _cross_fitted(self.abroad_, columns, fold)
+            mean, spread = self._beside_prior(*told, subjects)
+            scores[ABROAD] = [(np.abs(y - self.center_ - mean) / spread, subjects.families)]
         for tier, rows, error in self._pretend(columns, residual, is_clean, subjects):
             scores.setdefault(tier, []).append((error, subjects.families[rows]))
         return {
@@ -322,7 +347,7 @@ class PhaseRegressor:
                 process = self._process(x, residual, noise, subjects, rows[known])
                 others = rows[~known]
                 shift, spread = process.predict(
-                    x[others][:, self._knobs], subjects.places[others, 1]
+                    x[others][:, self._knobs], subjects.places[others, BUILD]
                 )
                 error = np.abs(residual[others] - shift) / np.hypot(spread, least[others])
                 yield tier_of(n_runs), others, error
@@ -338,7 +363,7 @@ class PhaseRegressor:
         return Process.fit(
             self._kernel,
             x[rows][:, self._knobs],
-            subjects.places[rows, 1],
+            subjects.places[rows, BUILD],
             residual[rows],
             noise[rows],
         )
@@ -359,3 +384,15 @@ def _cross_fitted(ensembles: tuple[Ensemble, ...], x: Array, fold: Ints) -> tupl
         mean[rows] = np.mean([m for m, _ in told], axis=0)
         spread[rows] = np.mean([s for _, s in told], axis=0)
     return mean, spread
+
+
+def _devices(subjects: Subjects) -> Strings:
+    """The device of each row, whatever drives it; shape (n,)."""
+    return np.array(
+        [str(place).split("/", 1)[0] for place in subjects.places[:, DEVICE]], dtype=str
+    )
+
+
+def _balanced_rms(error: Array, groups: Strings) -> float:
+    """Root mean square in which every group counts alike."""
+    return float(np.sqrt(np.mean([np.mean(error[groups == g] ** 2) for g in np.unique(groups)])))

@@ -1,7 +1,8 @@
 """What one build of an engine does on one machine, learned from the other models run there.
 
 A new model on a known machine is not a blank: the machine's other models already told how much of
-its rooflines this build reaches. An effect is the mean residual over model families, each counting
+its rooflines this build reaches. Machines with the same GPU are one place: a second one is not a
+blank either. An effect is the mean residual over model families, each counting
 once, shrunk towards that of the wider place; a family never speaks for itself.
 """
 
@@ -14,20 +15,31 @@ import numpy.typing as npt
 
 from autotune.domain.engine import engine_of
 from autotune.features.case import Array, Case
+from autotune.features.ceilings import gpu_constants
 
 Strings = npt.NDArray[np.str_]
+DEVICE, MACHINE, BUILD = range(3)
+"""Positions of these among the places of a case."""
 _PRIOR_FAMILIES = 1.0
 """Families that the wider place counts for."""
 
 
-def place_names(case: Case) -> tuple[str, str, str]:
-    """Machine with engine, their build, and the build's attention kernel: each within the last.
+def place_names(case: Case) -> tuple[str, str, str, str]:
+    """Device with engine, machine, build, and the build's attention kernel: each within the last.
 
     Backends of one engine share its place on a machine; each has builds of its own.
     """
-    machine = f"{case.machine_id}/{engine_of(case.backend).name}/{case.api}"
+    engine = f"{engine_of(case.backend).name}/{case.api}"
+    machine = f"{case.machine_id}/{engine}"
     build = f"{machine}/{case.backend}/{case.build}"
-    return machine, build, f"{build}/{case.config.flash_attn != 'off'}"
+    attention = f"{build}/{case.config.flash_attn != 'off'}"
+    return f"{device_name(case)}/{engine}", machine, build, attention
+
+
+def device_name(case: Case) -> str:
+    """What computes: a GPU by its name, where that tells one; else this machine, and no other."""
+    gpu = None if case.api == "CPU" else gpu_constants(case.machine)
+    return gpu.name if gpu else case.machine_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +80,18 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class PlaceEffects:
-    """Effects of machine, build and attention kernel on log slowdowns."""
+    """Effects of device, machine, build and attention kernel on log slowdowns."""
 
     levels: tuple[Level, ...]
 
     @classmethod
     def fit(cls, places: Strings, families: Strings, residual: Array) -> PlaceEffects:
-        """Learn from residuals of shape (n,) in places of shape (n, 3)."""
+        """Learn from residuals of shape (n,) in places of shape (n, 4)."""
         levels = range(places.shape[1])
         return cls(tuple(Level.fit(places[:, i], families, residual) for i in levels))
 
     def columns(self, places: Strings, families: Strings) -> Array:
-        """The effect of each level, wide to narrow; shape (n, 3)."""
+        """The effect of each level, wide to narrow; shape (n, 4)."""
         effect = np.zeros(len(families))
         found = []
         for i, level in enumerate(self.levels):

@@ -20,7 +20,7 @@ from autotune.features.case import Array, Case
 from autotune.features.columns import PHASES, FeatureTable, build_features
 from autotune.predict.noise import noise_by_machine
 from autotune.predict.phase import Subjects
-from autotune.predict.places import place_names
+from autotune.predict.places import MACHINE, place_names
 
 Key = tuple[str, Config, Workload]
 _OF_ITS_SIZE = ("prefill",)
@@ -54,7 +54,7 @@ def subjects_of(cases: Sequence[Case], *, fully: bool = False) -> Subjects:
             names = (group_name(case), family_name(case.model), *place_names(case))
             index[key] = kinds.setdefault(names, len(kinds))
         rows.append(index[key])
-    table = np.array(list(kinds), dtype=str).reshape(-1, 5)[np.array(rows, dtype=np.intp)]
+    table = np.array(list(kinds), dtype=str).reshape(-1, 6)[np.array(rows, dtype=np.intp)]
     configs = [f"{case.build}/{_without_context(case.config)}" for case in cases] if fully else []
     return Subjects(
         groups=table[:, 0],
@@ -135,7 +135,7 @@ def build_rows(observations: Sequence[tuple[Observation, Case]]) -> Rows:
     runs = [[observation for observation, _ in found] for found in members]
     folded = {phase: [_fold(phase, found) for found in runs] for phase in PHASES}
     subjects = subjects_of(cases, fully=True)
-    machines = [str(machine) for machine in subjects.places[:, 0]]
+    machines = [str(machine) for machine in subjects.places[:, MACHINE]]
     return Rows(
         cases=tuple(cases),
         table=build_features(cases),

@@ -190,7 +190,9 @@ def test_constants_belong_to_whole_names() -> None:
     assert desktop is not None
     assert (desktop.read_bytes_per_s, desktop.flops_per_s) == (1008e9, 165.2e12)
     assert desktop.source.startswith("NVIDIA Ada")
-    assert lookup("NVIDIA GeForce RTX 4090 Laptop GPU") is None
+    laptop = lookup("NVIDIA GeForce RTX 4090 Laptop GPU")
+    assert laptop is not None
+    assert laptop.read_bytes_per_s < desktop.read_bytes_per_s
     assert lookup("Tesla T4") == lookup("NVIDIA T4") == lookup("T4")
     radeon = lookup("AMD Radeon RX 7900 XTX (RADV NAVI31)")
     assert radeon is not None

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from autotune.domain.machine import GPUFacts, MachineFacts
+from autotune.features.case import Case
 from autotune.predict.calibration import Calibration, tier_of, weighted_quantile
 from autotune.predict.ensemble import deal_folds
-from autotune.predict.places import PlaceEffects
+from autotune.predict.places import PlaceEffects, device_name
+from autotune.predict.predictor import Predictor
 from autotune.predict.process import Kernel, Process
+from tests.predict.strangers import strangers
 
 KERNEL = Kernel(offset_sd=0.3, shape_sd=0.1, build_sd=0.1, length_scale=2.0)
 
@@ -29,6 +35,43 @@ def test_a_place_is_what_its_other_families_say() -> None:
     assert told[2, 0] == pytest.approx(0.8 / 3)
     assert told[2, 0] < told[2, 1] < told[2, 2] < 0.4
     assert told[3, 0] == 0
+
+
+def test_two_machines_with_one_gpu_are_one_device() -> None:
+    """By any name of it; a processor, or a GPU that nobody lists, is its own machine's alone."""
+    case = Case.of(strangers()[0])
+    assert case is not None
+
+    def device(api: str, *names: str) -> str:
+        machine = MachineFacts(cpu="", gpus=tuple(GPUFacts(name=name) for name in names))
+        return device_name(dataclasses.replace(case, machine=machine, machine_id="mine", api=api))
+
+    assert device("CUDA", "NVIDIA GeForce RTX 3090") == "RTX 3090"
+    assert device("Vulkan", "NVIDIA GeForce RTX 3090 (driver 570)") == "RTX 3090"
+    assert device("CPU", "NVIDIA GeForce RTX 3090") == "mine"
+    assert device("CUDA", "NVIDIA Something New") == "mine"
+
+
+def test_devices_that_disagree_say_little_of_the_next_one() -> None:
+    """Four GPUs far apart: a fifth is expected to be typical, not anywhere from 1 to 100000."""
+    everything = strangers()
+    factors = dict(zip(sorted({o.machine_id for o in everything}), (0.1, 0.1, 3, 3), strict=True))
+    apart = [
+        dataclasses.replace(o, prefill_tps=o.prefill_tps * factors[o.machine_id])
+        for o in everything
+        if o.prefill_tps
+    ]
+    machine = MachineFacts(cpu="", gpus=(GPUFacts(name="NVIDIA GeForce RTX 3070"),))
+    asked = [
+        dataclasses.replace(case, machine=machine, machine_id="new")
+        for o in apart[:3]
+        if (case := Case.of(o))
+    ]
+
+    told, typical = (Predictor().fit(runs).forecast(asked).prefill for runs in (apart, []))
+
+    assert np.abs(told.mean - typical.mean).max() < 0.5
+    assert (told.sd < 2.5 * typical.sd).all()
 
 
 def test_an_unknown_place_has_no_effect() -> None:

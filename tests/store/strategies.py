@@ -63,7 +63,7 @@ def configs() -> st.SearchStrategy[Config]:
 
 
 def _knobs() -> dict[str, st.SearchStrategy[Any]]:
-    positive = st.integers(1, 2**31)
+    positive = st.integers(1, 2**31 - 1)
     counts = ("n_ctx", "n_batch", "n_ubatch", "n_parallel")
     threads = st.integers(1, MOST_THREADS)
     return dict.fromkeys(counts, positive) | {
@@ -74,6 +74,7 @@ def _knobs() -> dict[str, st.SearchStrategy[Any]]:
         "type_k": st.sampled_from(sorted(KV_BYTES_PER_ELEMENT)),
         "type_v": st.sampled_from(sorted(KV_BYTES_PER_ELEMENT)),
         "n_gpu_layers": st.integers(-1, 999),
+        "main_gpu": st.integers(0, 2**31 - 1),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,11 +42,11 @@ def evaluate(db: DbOption = None, replay: ReplayOption = None, as_json: JsonOpti
     observations, record = _observations(db, replay or [])
     if not observations:
         raise UserError("no runs to judge on: autotune tune MODEL makes some, --replay FILE reads")
-    gpu = next((o.api for o in observations if o.api != "CPU"), "CPU")
+    (api, _), *_ = Counter(observation.api for observation in observations).most_common(1)
     with console.status("evaluating") as status:
         found = judge(
             observations,
-            prior=load_prior(gpu),
+            prior=load_prior(api),
             notify=lambda text: status.update(f"evaluating: {text}"),
         )
     if not found.targets and not found.success:

@@ -40,7 +40,6 @@ _COUNTS = ("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "n_pa
 _LARGEST = 2**31 - 1
 """Engines keep a knob in 32 bits: of a larger number they would take what is left of it."""
 MOST_THREADS = 512
-"""ggml takes no more (``GGML_MAX_N_THREADS``)."""
 """GGML_MAX_N_THREADS of ``ggml.h``: with more the engine dies."""
 _WORDS = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
 

@@ -46,18 +46,19 @@ _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
     ("P40", 347, 11.8, "NVIDIA Tesla P40 datasheet (FP32 rate)"),
     ("P100-PCIE-16GB", 732, 18.7, "NVIDIA Tesla P100 datasheet"),
     ("P100-SXM2-16GB", 732, 21.2, "NVIDIA Tesla P100 datasheet"),
-    ("RTX 2060", 336, 51.6, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
-    ("RTX 2070", 448, 59.7, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
-    ("RTX 2080", 448, 80.5, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
-    ("RTX 2080 Ti", 616, 107.6, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
-    ("RTX 2060 SUPER", 448, 57.4, "NVIDIA GeForce RTX 2060 SUPER specifications"),
-    ("RTX 2070 SUPER", 448, 72.5, "NVIDIA GeForce RTX 2070 SUPER specifications"),
-    ("RTX 2080 SUPER", 496, 89.2, "NVIDIA GeForce RTX 2080 SUPER specifications"),
+    ("RTX 2060", 336, 25.8, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
+    ("RTX 2070", 448, 29.9, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
+    ("RTX 2080", 448, 40.3, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
+    ("RTX 2080 Ti", 616, 53.8, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
+    ("RTX 2060 SUPER", 448, 28.7, "NVIDIA GeForce RTX 2060 SUPER specifications"),
+    ("RTX 2070 SUPER", 448, 36.3, "NVIDIA GeForce RTX 2070 SUPER specifications"),
+    ("RTX 2080 SUPER", 496, 44.6, "NVIDIA GeForce RTX 2080 SUPER specifications"),
     ("TITAN RTX", 672, 130.5, "NVIDIA TITAN RTX specifications"),
     ("TITAN V", 653, 110, "NVIDIA TITAN V specifications"),
     ("Quadro RTX 6000", 672, 130.5, "NVIDIA Turing GPU Architecture whitepaper, appendix"),
     ("Quadro RTX 8000", 672, 130.5, "NVIDIA Quadro RTX 8000 datasheet"),
     ("RTX 3050", 224, 18.2, "NVIDIA GeForce RTX 3050 specifications (2 × FP32 rate)"),
+    ("RTX 3050 6GB", 168, 13.5, "NVIDIA GeForce RTX 3050 (6 GB) specifications (2 × FP32 rate)"),
     ("RTX 3060 Laptop GPU", 336, 26.2, _LAPTOP),
     ("RTX 3070 Laptop GPU", 448, 33.2, _LAPTOP),
     ("RTX 3080 Laptop GPU", 448, 42.0, _LAPTOP),
@@ -67,10 +68,12 @@ _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
     ("RTX 4080 Laptop GPU", 432, 67.7, _LAPTOP),
     ("RTX 4090 Laptop GPU", 576, 79.4, _LAPTOP),
     ("RTX 3060", 360, 25.5, "NVIDIA GeForce RTX 3060 specifications (2 × FP32 rate)"),
+    ("RTX 3060 8GB", 240, 25.5, "NVIDIA GeForce RTX 3060 (8 GB) specifications (2 × FP32 rate)"),
     ("RTX 3060 Ti", 448, 32.4, "NVIDIA GeForce RTX 3060 Ti specifications (2 × FP32 rate)"),
     ("RTX 3070", 448, 40.6, _AMPERE),
     ("RTX 3070 Ti", 608, 43.5, "NVIDIA GeForce RTX 3070 Ti specifications (2 × FP32 rate)"),
     ("RTX 3080", 760, 59.5, _AMPERE),
+    ("RTX 3080 12GB", 912, 61.3, "NVIDIA GeForce RTX 3080 (12 GB) specifications (2 × FP32 rate)"),
     ("RTX 3080 Ti", 912, 68.2, "NVIDIA GeForce RTX 3080 Ti specifications (2 × FP32 rate)"),
     ("RTX 3090", 936, 71.2, _AMPERE),
     ("RTX 3090 Ti", 1008, 80.0, "NVIDIA GeForce RTX 3090 Ti specifications (2 × FP32 rate)"),
@@ -87,7 +90,7 @@ _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
     ("RTX 4070 Ti SUPER", 672, 88.2, "NVIDIA GeForce RTX 4070 Ti SUPER specifications"),
     ("RTX 4080", 716.8, 97.5, _ADA),
     ("RTX 4080 SUPER", 736, 104.4, "NVIDIA GeForce RTX 4080 SUPER specifications"),
-    ("RTX 4000 Ada Generation", 360, 213, "NVIDIA RTX 4000 Ada Generation datasheet"),
+    ("RTX 4000 Ada Generation", 360, 106.9, "NVIDIA RTX 4000 Ada Generation datasheet"),
     ("RTX 5000 Ada Generation", 576, 261, "NVIDIA RTX 5000 Ada Generation datasheet"),
     ("RTX 4090", 1008, 165.2, _ADA),
     ("RTX 6000 Ada Generation", 960, 364.2, _ADA),
@@ -110,7 +113,7 @@ _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
     ("V100-PCIE-32GB", 900, 112, "NVIDIA V100 datasheet"),
     ("V100S-PCIE-32GB", 1134, 130, "NVIDIA V100 datasheet"),
     ("A10", 600, 125, "NVIDIA A10 datasheet"),
-    ("A10G", 600, 125, "NVIDIA A10 datasheet; Amazon EC2 G5 instances"),
+    ("A10G", 600, 70, "NVIDIA A10 datasheet; Amazon EC2 G5 instances"),
     ("A30", 933, 165, "NVIDIA A30 datasheet"),
     ("A40", 696, 149.7, "NVIDIA A40 datasheet"),
     ("L40", 864, 181, "NVIDIA L40 datasheet"),
@@ -159,6 +162,7 @@ _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
     ("8060S", 256, 59.4, "AMD Ryzen AI Max+ 395 specifications (256-bit LPDDR5X-8000)"),
     ("8050S", 256, 46, "AMD Ryzen AI Max 390 specifications (256-bit LPDDR5X-8000)"),
     ("Arc A770", 560, 137.6, "Intel Arc A770 specifications"),
+    ("Arc A770 8GB", 512, 137.6, "Intel Arc A770 (8 GB) specifications"),
     ("Arc A750", 512, 117.4, "Intel Arc A750 specifications"),
     ("Arc A380", 186, 32.8, "Intel Arc A380 specifications"),
     ("Arc B570", 380, 101.5, "Intel Arc B570 specifications"),
@@ -176,17 +180,22 @@ _TABLE: tuple[tuple[str, float, float | None, str], ...] = (
     ("Apple M3", 100, None, "Apple MacBook Air (M3) specifications"),
     ("Apple M3 Pro", 150, None, "Apple MacBook Pro (M3 Pro) specifications"),
     ("Apple M3 Max", 400, None, "Apple MacBook Pro (M3 Max) specifications"),
+    ("Apple M3 Max 30-core GPU", 300, None, "Apple MacBook Pro (M3 Max) specifications"),
     ("Apple M3 Ultra", 819, None, "Apple Mac Studio (M3 Ultra) specifications"),
     ("Apple M4 Max", 546, None, "Apple M4 Pro and M4 Max press release"),
     ("Apple M4", 120, None, "Apple M4 press release"),
+    ("Apple M4 Max 32-core GPU", 410, None, "Apple MacBook Pro (M4 Max) specifications"),
     ("Apple M4 Pro", 273, None, "Apple M4 Pro and M4 Max press release"),
 )
 """Name without the maker's, GB/s, TFLOPS, source."""
 
-_MAKERS = re.compile(r"\b(nvidia|amd|intel|apple|geforce|radeon|tesla|graphics)\b|\(.*?\)")
-_COUNT = re.compile(r"^\d+ ?[x×] ?|\b\d+-core( gpu)?\b")
-"""How many of a kind, or how many cores: nothing of the name."""
-_MEMORY = re.compile(r" ?\b\d+ ?gb\b")
+_MAKERS = re.compile(r"\b(nvidia|amd|intel|geforce|radeon|tesla|graphics)\b|\(.*?\)")
+_UNSAID = (
+    re.compile(r"^\d+ ?[x×] ?"),
+    re.compile(r" ?\b\d+-core( gpu)?\b"),
+    re.compile(r" ?\b\d+ ?gb\b"),
+)
+"""How many there are, their cores, their memory: not told apart where the table does not."""
 _INSIDE = re.compile(r"\bw/\s*(.+)$")
 """How a processor names the graphics core that it contains."""
 
@@ -194,17 +203,23 @@ _INSIDE = re.compile(r"\bw/\s*(.+)$")
 def lookup(name: str) -> DeviceConstants | None:
     """The constants of a GPU by the name that driver or engine gives it; None if not listed.
 
-    The whole name has to agree: a laptop's RTX 4090 is another chip than the desktop's. Only the
-    size of the memory may be said or not. Of a processor's name, the graphics core that it says it
-    contains is looked up.
+    The whole name has to agree: a laptop's RTX 4090 is another chip than the desktop's. Only how
+    many there are, and the sizes that a chip comes in, may be said or not. Of a processor's name,
+    the graphics core that it says it contains is looked up.
     """
     inside = _INSIDE.search(name)
     plain = _plain(inside[1] if inside else name)
-    return _BY_NAME.get(plain) or _BY_NAME.get(_MEMORY.sub("", plain))
+    shorter = plain
+    for unsaid in _UNSAID:
+        shorter = unsaid.sub("", shorter)
+    names = [plain, shorter]
+    if not _MAKERS.search(name.lower()):
+        names += [f"apple {plain}", f"apple {shorter}"]
+    return next(filter(None, map(_BY_NAME.get, names)), None)
 
 
 def _plain(name: str) -> str:
-    return " ".join(_MAKERS.sub(" ", _COUNT.sub(" ", name.lower().strip())).split())
+    return " ".join(_MAKERS.sub(" ", name.lower()).split())
 
 
 _BY_NAME: Mapping[str, DeviceConstants] = {

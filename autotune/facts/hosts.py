@@ -2,11 +2,12 @@
 
 Bandwidth is that of all memory channels at the fastest speed that the vendor supports; arithmetic
 is cores × base clock × single-precision operations per cycle (two fused multiply-adds of 256 bits:
-32; of 512 bits: 64).
+32; of 512 bits: 64; an efficiency core of Intel's: 16).
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 GB, TERA = 1e9, 1e12
@@ -111,9 +112,15 @@ _HOSTS: tuple[tuple[str, int, float, float, str], ...] = (
 def lookup_host(name: str) -> HostConstants | None:
     """The constants of a processor by its marketing name; None if not listed."""
     words = name.lower()
-    found = (host for host in _BY_NAME if host.name.lower() in words)
-    # "5800X" is inside "5800X3D": the longer name is meant.
-    return max(found, key=lambda host: len(host.name), default=None)
+    # Suffixes of Intel's change neither cores nor memory; "5900XT" is another chip than "5900X".
+    return next(
+        (
+            h
+            for h in _BY_NAME
+            if re.search(rf"{re.escape(h.name.lower())}[fks]{{0,2}}(?!\w)", words)
+        ),
+        None,
+    )
 
 
 _BY_NAME = tuple(

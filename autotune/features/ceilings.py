@@ -15,7 +15,7 @@ from autotune.features.case import Array
 TYPICAL_HOST = (50e9, 0.6e12)
 """Bytes and floating-point operations per second of a desktop processor nobody measured."""
 TYPICAL_GPU = (450e9, 40e12)
-"""The same of a GPU: the middle of the published constants."""
+"""The same of a GPU that nobody lists: of the cards that people have."""
 _LINK_BYTES_PER_S = 16e9
 """PCI Express 4.0 × 8, or 3.0 × 16: between host and GPU where nobody says."""
 _LANE_BYTES_PER_S = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.97e9, 5: 3.94e9, 6: 7.56e9}
@@ -73,7 +73,7 @@ def find_ceilings(machine: MachineFacts, probe: Probe | None, api: str) -> Ceili
 
 
 def gpu_constants(machine: MachineFacts) -> DeviceConstants | None:
-    """Of the first GPU; a graphics core without a name of its own has its processor's."""
+    """Of the first GPU that is listed; a graphics core without a name has its processor's."""
     names = [gpu.name for gpu in machine.gpus] + [machine.cpu]
     return next(filter(None, map(lookup, names)), None)
 

@@ -17,8 +17,8 @@ from autotune.features.case import Array
 
 TIERS = ("unseen", "few runs", "runs")
 """How much is known of a model on a machine: nothing, one or two runs, three or more."""
-ABROAD = "unseen machine"
-"""Nothing was run on the machine at all."""
+ABROAD = "unseen device"
+"""Nothing was run on such a device at all."""
 COVERAGE = 0.9
 _Z = {0.5: 0.674, 0.8: 1.282, 0.9: 1.645}
 """What the scores would be, were they normal."""

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from autotune.features.case import Array
 from autotune.features.columns import FeatureTable
-from autotune.predict.phase import Belief, PhaseRegressor, Subjects
+from autotune.predict.phase import Belief, PhaseRegressor
+from autotune.predict.subjects import Subjects
 
 KNOTS = np.array([0.0, *(2.0**power for power in range(9, 26, 2))])
 """Depths, in cached tokens, at which the regressor is asked. Beyond the last, time stays."""

@@ -27,9 +27,10 @@ from autotune.predict.first_token import FirstToken
 from autotune.predict.forecast import Forecast
 from autotune.predict.known import QUANTITIES, Known, Told, pooled
 from autotune.predict.memory import MemoryRegressor, vram_ratios
-from autotune.predict.phase import CONTAMINATED_SD, Belief, PhaseRegressor, Subjects
+from autotune.predict.phase import CONTAMINATED_SD, Belief, PhaseRegressor
 from autotune.predict.places import MACHINE
 from autotune.predict.rows import Rows, build_rows, case_key, subjects_of
+from autotune.predict.subjects import Subjects
 from autotune.predict.success import SuccessClassifier, balance, history, labels
 
 SPEEDS = ("prefill", "decode")

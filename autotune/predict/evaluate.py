@@ -230,7 +230,7 @@ def _baselines(target: _Target, rows: Rows) -> dict[str, Score]:
 
 
 def _shuffled(rows: Rows, teacher: _Teacher, targets: Sequence[_Target]) -> dict[str, Score]:
-    """The negative control: decode rates dealt out anew among the training rows."""
+    """The negative control: decode rates dealt out anew among the training rows, and no prior."""
     random = np.random.default_rng(0)
     decode = [target for target in targets if target.name == "decode_tps"]
     found = _Found(decode, rows)

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
 
 from autotune.features.case import Array
 from autotune.features.columns import KNOB_COLUMNS
@@ -32,6 +31,7 @@ from autotune.predict.ensemble import Ensemble, deal_folds, fit_ensembles, fit_l
 from autotune.predict.noise import NOISE_SD
 from autotune.predict.places import BUILD, DEVICE, MACHINE, PlaceEffects
 from autotune.predict.process import Kernel, Process
+from autotune.predict.subjects import Bools, Ints, Strings, Subjects
 
 CONTAMINATED_SD = 0.25
 """How far a contaminated run lies from the truth: a busy neighbour makes a run slower by a tenth,
@@ -59,9 +59,6 @@ SUPPORT_MARGIN = 2.0
 to base two, so four times as far. Beyond that the general part is not asked."""
 _PRETENDED_RUNS = (1, 2, 5)
 """Numbers of runs that calibration pretends to have."""
-Strings = npt.NDArray[np.str_]
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,38 +68,6 @@ class Belief:
     mean: Array
     sd: Array
     """Conformal: mean ± 1.645 sd covers 90 %."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subjects:
-    """Whom rows are about; names of shape (n,), places of shape (n, 4), wide to narrow."""
-
-    groups: Strings
-    """One model on one machine with one backend."""
-    families: Strings
-    places: Strings
-    configs: Strings
-    """Which rows are the same configuration of the same build, whatever the workload."""
-    kinds: Ints
-    """Number of each row's group, family and places together: names are slow to compare."""
-
-    def take(self, rows: Ints | Bools) -> Subjects:
-        """Those of some rows."""
-        return Subjects(
-            self.groups[rows],
-            self.families[rows],
-            self.places[rows],
-            self.configs[rows],
-            self.kinds[rows],
-        )
-
-    def distinct(self) -> tuple[Subjects, Ints]:
-        """(one row of each kind, which of them each row is)."""
-        _, first, index = np.unique(self.kinds, return_index=True, return_inverse=True)
-        return self.take(first), index
-
-    def __len__(self) -> int:
-        return len(self.groups)
 
 
 class PhaseRegressor:
@@ -181,7 +146,7 @@ class PhaseRegressor:
         self.low_, self.high_ = x.min(axis=0), x.max(axis=0)
         self.n_families_ = len(np.unique(subjects.families))
         x = self._told(x)
-        families, devices, y = subjects.families, _devices(subjects), y - self.center_
+        families, devices, y = subjects.families, subjects.devices, y - self.center_
         baseline = fit_linear(x, y, weight)
         self.places_ = PlaceEffects.fit(subjects.places, families, y - baseline.predict(x))
         columns = np.hstack([x, self.places_.columns(subjects.places, families)])
@@ -195,7 +160,7 @@ class PhaseRegressor:
         self.abroad_sd_: float | None = None
         if len(self.devices_) >= _MIN_DEVICES:
             error = y - _cross_fitted(self.abroad_, x, abroad)[0]
-            self.abroad_sd_ = _balanced_rms(error, devices)
+            self.abroad_sd_ = float(np.hypot(_MEMBER_SD, _balanced_rms(error, weight, devices)))
 
     def predict(self, x: Array, subjects: Subjects, *, coverage: float = COVERAGE) -> Belief:
         """Beliefs for rows x, of models and machines that may or may not have been seen."""
@@ -203,15 +168,17 @@ class PhaseRegressor:
         supported = self.is_supported(x)
         home, abroad = (self.calibration_.factor(t, coverage) for t in (tier_of(0), ABROAD))
         sd *= np.where(self._is_home(subjects), home, abroad)
-        noise = self.noise_of(subjects)
+        noise, told = self.noise_of(subjects), np.zeros(len(x), dtype=bool)
         for group, rows, builds in self._met(subjects):
             process = self.processes_[group]
             shift, spread = process.predict(x[rows][:, self._knobs], builds)
             factor = self.calibration_.factor(tier_of(self.counts_[group]), coverage)
             mean[rows] += shift
             sd[rows] = factor * np.hypot(spread, noise[rows])
+            told[rows] = True
+        # Far from everything measured no doubt is smaller than the prior's.
         doubt = self._doubt(subjects)
-        doubt = np.where(self._is_home(subjects), np.maximum(sd, doubt), doubt)
+        doubt = np.where(told | self._is_home(subjects), np.maximum(sd, doubt), doubt)
         return Belief(mean, np.where(supported, sd, doubt))
 
     def mean(self, x: Array, subjects: Subjects) -> Array:
@@ -256,13 +223,12 @@ class PhaseRegressor:
         mean[~known], sd[~known] = self._beside_prior(*theirs)
         mean[~supported] = self.prior_mean - self.center_
         floor = _MEMBER_SD if len(self.folds_) >= _MIN_FAMILIES else self.prior_sd
-        return self.center_ + mean, np.where(known, np.hypot(sd, floor), sd)
+        few = floor if floor > _MEMBER_SD else 0.0
+        return self.center_ + mean, np.where(known, np.hypot(sd, floor), np.maximum(sd, few))
 
     def _doubt(self, subjects: Subjects) -> Array:
         """How far what is typical of the engine lies from the truth on each device; shape (n,)."""
-        kinds, index = subjects.distinct()
-        on_gpu = np.array([not str(d).endswith("/CPU") for d in kinds.places[:, DEVICE]], bool)
-        return np.where(on_gpu, self._on_paper_sd, self.prior_sd)[index]
+        return np.where(subjects.on_gpu, self._on_paper_sd, self.prior_sd)
 
     def _beside_prior(self, mean: Array, spread: Array, subjects: Subjects) -> tuple[Array, Array]:
         """What other devices tell of a new one, and what is typical of the engine, as one belief.
@@ -319,7 +285,7 @@ class PhaseRegressor:
             tier_of(0): [(np.abs(residual) / sd, subjects.families)]
         }
         if len(self.devices_) >= _MIN_DEVICES:
-            fold = _numbers(self.devices_, _devices(subjects))
+            fold = _numbers(self.devices_, subjects.devices)
             told = _cross_fitted(self.abroad_, columns, fold)
             mean, spread = self._beside_prior(*told, subjects)
             scores[ABROAD] = [(np.abs(y - self.center_ - mean) / spread, subjects.families)]
@@ -386,13 +352,8 @@ def _cross_fitted(ensembles: tuple[Ensemble, ...], x: Array, fold: Ints) -> tupl
     return mean, spread
 
 
-def _devices(subjects: Subjects) -> Strings:
-    """The device of each row, whatever drives it; shape (n,)."""
-    return np.array(
-        [str(place).split("/", 1)[0] for place in subjects.places[:, DEVICE]], dtype=str
-    )
-
-
-def _balanced_rms(error: Array, groups: Strings) -> float:
-    """Root mean square in which every group counts alike."""
-    return float(np.sqrt(np.mean([np.mean(error[groups == g] ** 2) for g in np.unique(groups)])))
+def _balanced_rms(error: Array, weight: Array, groups: Strings) -> float:
+    """Root of the weighted mean square in which every group counts alike."""
+    of = [groups == group for group in np.unique(groups)]
+    squares = [np.average(error[rows] ** 2, weights=weight[rows]) for rows in of]
+    return float(np.sqrt(np.mean(squares)))

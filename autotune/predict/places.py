@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from autotune.domain.engine import engine_of
+from autotune.facts.devices import lookup
 from autotune.features.case import Array, Case
-from autotune.features.ceilings import gpu_constants
 
 Strings = npt.NDArray[np.str_]
 DEVICE, MACHINE, BUILD = range(3)
@@ -37,9 +37,14 @@ def place_names(case: Case) -> tuple[str, str, str, str]:
 
 
 def device_name(case: Case) -> str:
-    """What computes: a GPU by its name, where that tells one; else this machine, and no other."""
-    gpu = None if case.api == "CPU" else gpu_constants(case.machine)
-    return gpu.name if gpu else case.machine_id
+    """What computes: a GPU by its name, where that tells one; else this machine, and no other.
+
+    Drivers call one GPU by several names; cards that differ are nobody else's machine.
+    """
+    cards = [] if case.api == "CPU" else case.machine.gpus
+    known = {found.name for card in cards if (found := lookup(card.name))}
+    is_one = len(known) == 1 and sum(card.device is not None for card in cards) <= 1
+    return known.pop() if is_one else case.machine_id
 
 
 @dataclass(frozen=True, slots=True)

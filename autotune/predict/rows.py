@@ -19,8 +19,8 @@ from autotune.domain.workload import Workload
 from autotune.features.case import Array, Case
 from autotune.features.columns import PHASES, FeatureTable, build_features
 from autotune.predict.noise import noise_by_machine
-from autotune.predict.phase import Subjects
 from autotune.predict.places import MACHINE, place_names
+from autotune.predict.subjects import Subjects
 
 Key = tuple[str, Config, Workload]
 _OF_ITS_SIZE = ("prefill",)
@@ -48,8 +48,8 @@ def subjects_of(cases: Sequence[Case], *, fully: bool = False) -> Subjects:
     kinds: dict[tuple[str, ...], int] = {}
     rows = []
     for case in cases:
-        key = (id(case.model), case.machine_id, case.backend, case.api, case.build,
-               case.config.flash_attn != "off")  # fmt: skip
+        key = (id(case.model), id(case.machine), case.machine_id, case.backend, case.api,
+               case.build, case.config.flash_attn != "off")  # fmt: skip
         if key not in index:
             names = (group_name(case), family_name(case.model), *place_names(case))
             index[key] = kinds.setdefault(names, len(kinds))

@@ -9,9 +9,11 @@ import numpy.typing as npt
 
 from autotune.domain.study import Observation
 from autotune.features.case import Case
+from autotune.predict.engine_predictor import taught_by
 from autotune.predict.ensemble import deal_folds
-from autotune.predict.phase import Subjects
+from autotune.predict.places import device_name
 from autotune.predict.rows import Rows, family_name
+from autotune.predict.subjects import Subjects
 
 Rows_ = npt.NDArray[np.intp]
 Split = tuple[Rows_, Rows_]
@@ -93,9 +95,22 @@ def _first_runs(subjects: Subjects, test: Rows_, n_runs: int) -> Rows_:
 
 
 def elsewhere(prior: Iterable[Observation], judged: Sequence[Pair]) -> tuple[Observation, ...]:
-    """What of the prior was run on machines that are not judged."""
+    """What of the prior was run on machines that are not judged.
+
+    Nor the same tests on the same GPU: they may be the judged rows under another machine's name.
+    """
     machines = {case.machine_id for _, case in judged}
-    return tuple(o for o in prior if o.machine_id not in machines)
+    tests = {_test(case) for _, case in judged}
+    return tuple(
+        observation
+        for observation, case in taught_by(prior)
+        if observation.machine_id not in machines and _test(case) not in tests
+    )
+
+
+def _test(case: Case) -> tuple[object, ...]:
+    config = case.config.replace(n_ctx=2**20)
+    return device_name(case), case.api, case.model.name, case.build, config, case.workload
 
 
 def without(prior: Iterable[Observation], families: set[str]) -> list[Observation]:

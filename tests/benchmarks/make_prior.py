@@ -58,12 +58,12 @@ def main(files: list[Path]) -> None:
 
 def _without_web(row: dict[str, str]) -> dict[str, str] | None:
     """The row as the engine alone would have it; None where that cannot be told."""
-    if _WEB not in row["extra"]:
+    if _WEB not in row["extra"] or not row["ts"]:
         return row
-    if row["kind"] != "pp":
+    left_s = int(row["n_prompt"]) / float(row["ts"]) - _WEB_REQUEST_S
+    if row["kind"] != "pp" or left_s <= 0:
         return None
-    n_prompt = int(row["n_prompt"])
-    return row | {"ts": str(n_prompt / (n_prompt / float(row["ts"]) - _WEB_REQUEST_S))}
+    return row | {"ts": str(int(row["n_prompt"]) / left_s)}
 
 
 def _loosely(row: dict[str, str]) -> tuple[str, ...]:

@@ -38,6 +38,9 @@ def test_a_graphics_core_inside_a_processor_is_found_by_all_its_names(name: str)
         ("M2 Ultra", 800e9),
         ("Apple M3 Max (MTL)", 400e9),
         ("M3 Max 40-core GPU", 400e9),
+        ("Apple M3 Max 30-core GPU", 300e9),
+        ("NVIDIA GeForce RTX 3080 12GB", 912e9),
+        ("2x NVIDIA GeForce RTX 3080", 760e9),
         ("AMD Radeon VII (RADV VEGA20)", 1024e9),
     ],
 )
@@ -64,6 +67,7 @@ def test_a_name_that_tells_no_chip_finds_nothing() -> None:
     """ROCm calls every graphics core the same."""
     assert lookup("AMD Radeon Graphics") is None
     assert lookup("") is None
+    assert lookup("Tesla M4") is None
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,7 @@ def test_a_name_that_tells_no_chip_finds_nothing() -> None:
         ("Intel i7-10700K", 8),
         ("AMD Ryzen 7 5800X3D 8-Core Processor", 8),
         ("AMD EPYC 9654 96-Core Processor", 96),
+        ("13th Gen Intel(R) Core(TM) i9-13900KF", 24),
         ("Intel(R) Core(TM) i7-10700K CPU @ 3.80GHz", 8),
     ],
 )
@@ -85,5 +90,6 @@ def test_a_processor_is_found_inside_its_marketing_name(name: str, n_cores: int)
 
 
 def test_an_unlisted_processor_is_none() -> None:
-    """An engineering sample says nothing."""
+    """An engineering sample says nothing, and a longer number is another chip."""
+    assert lookup_host("AMD Ryzen 9 5900XT 16-Core Processor") is None
     assert lookup_host("AMD Eng Sample: 100-000001243-50_Y") is None

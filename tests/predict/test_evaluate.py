@@ -79,7 +79,10 @@ def test_what_the_prior_says_of_judged_machines_is_not_heard() -> None:
     here = strangers()[:30]
     lies = [dataclasses.replace(o, decode_tps=(o.decode_tps or 1) * 50) for o in here]
 
+    under_another_name = [dataclasses.replace(o, machine_id="another") for o in lies]
+
     assert evaluate(here, prior=lies) == evaluate(here)
+    assert evaluate(here, prior=under_another_name) == evaluate(here)
 
 
 def test_the_prior_keeps_quiet_of_held_out_families() -> None:

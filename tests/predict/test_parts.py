@@ -20,8 +20,8 @@ KERNEL = Kernel(offset_sd=0.3, shape_sd=0.1, build_sd=0.1, length_scale=2.0)
 
 
 def make_places(machines: list[str]) -> np.ndarray:
-    """Machine, build and attention kernel of each row."""
-    return np.array([[m, f"{m}/1", f"{m}/1/True"] for m in machines])
+    """Device, machine, build and attention kernel of each row."""
+    return np.array([[m, f"{m}/0", f"{m}/0/1", f"{m}/0/1/True"] for m in machines])
 
 
 def test_a_place_is_what_its_other_families_say() -> None:

@@ -50,6 +50,8 @@ _MEMBER_SD = 0.08
 """Doubt about an ensemble whose members agree: it is scaled by the calibration."""
 _MIN_DEVICES = 3
 """Fewer devices do not tell how far the next one lies from them."""
+_MIN_DEVICE_ROWS = 10
+"""Nor do those that were hardly run."""
 _ON_PAPER_SD = {"prefill": 0.9, "decode": 0.42, "load": 0.6}
 """How far what is typical of the engine lies from the truth on a GPU of which only published
 constants are known (public telemetry: prefill reaches 4 to 50 % of the arithmetic on paper, decode
@@ -154,11 +156,13 @@ class PhaseRegressor:
         fold = _numbers(self.folds_, families)
         self.home_ = fit_ensembles(columns, y, weight, families, fold)
         self.places_seen_ = {str(name): True for name in np.unique(subjects.places[:, DEVICE])}
-        self.devices_ = deal_folds(devices)
-        abroad = _numbers(self.devices_, devices) if len(self.devices_) > 1 else fold
+        _, counts = np.unique(devices, return_counts=True)
+        few = (counts >= _MIN_DEVICE_ROWS).sum() < _MIN_DEVICES
+        self.devices_ = {} if few else deal_folds(devices)
+        abroad = fold if few else _numbers(self.devices_, devices)
         self.abroad_ = fit_ensembles(x, y, weight, families, abroad)
         self.abroad_sd_: float | None = None
-        if len(self.devices_) >= _MIN_DEVICES:
+        if self.devices_:
             error = y - _cross_fitted(self.abroad_, x, abroad)[0]
             self.abroad_sd_ = float(np.hypot(_MEMBER_SD, _balanced_rms(error, weight, devices)))
 
@@ -284,7 +288,7 @@ class PhaseRegressor:
         scores: dict[str, list[tuple[Array, Strings]]] = {
             tier_of(0): [(np.abs(residual) / sd, subjects.families)]
         }
-        if len(self.devices_) >= _MIN_DEVICES:
+        if self.devices_:
             fold = _numbers(self.devices_, subjects.devices)
             told = _cross_fitted(self.abroad_, columns, fold)
             mean, spread = self._beside_prior(*told, subjects)

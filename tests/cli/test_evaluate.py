@@ -16,7 +16,9 @@ from tests.store.importers.excerpts import decode_row, make_row, write_csv, writ
 app = typer.Typer()
 evaluate.register(app)
 import_.register(app)
-ROWS = [make_row(n_prompt=64 * i, avg_ts=1000 + i, n_ubatch=64 * i) for i in range(1, 7)]
+CPU = {"backends": "CPU", "gpu_info": "", "n_gpu_layers": 0}
+"""Without a GPU there is no prior, which takes its time."""
+ROWS = [make_row(n_prompt=64 * i, avg_ts=1000 + i, n_ubatch=64 * i, **CPU) for i in range(1, 7)]
 
 
 def run(*words: object) -> Any:
@@ -33,7 +35,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_test_counts_once_however_often_it_is_told(tmp_path: Path, file: Path) -> None:
     """In a copy, in another format, and in the store: repeats of nothing would look exact."""
-    copy = write_json(tmp_path / "copy.json", *ROWS, decode_row())
+    copy = write_json(tmp_path / "copy.json", *ROWS, decode_row(**CPU))
     store = tmp_path / "a.db"
     run("import", file, "--db", store)
 
@@ -45,11 +47,11 @@ def test_a_test_counts_once_however_often_it_is_told(tmp_path: Path, file: Path)
 
 def test_a_run_that_cannot_be_is_named_by_its_place(file: Path) -> None:
     """Where it stands in the file, as the import says."""
-    file = write_csv(file, make_row(avg_ts="abc"), *ROWS, make_row(n_cpu_moe=3))
+    file = write_csv(file, make_row(avg_ts="abc", **CPU), *ROWS, make_row(n_cpu_moe=3, **CPU))
 
     found, err = run("evaluate", "--replay", file)
 
     assert found["n_runs"] == 6
     assert "2 rows left out, the first: line 2: avg_ts" in err
-    _, err = run("evaluate", "--replay", write_csv(file, *ROWS, make_row(n_cpu_moe=3)))
+    _, err = run("evaluate", "--replay", write_csv(file, *ROWS, make_row(n_cpu_moe=3, **CPU)))
     assert "1 rows left out, the first: line 8: n_cpu_moe=3" in err

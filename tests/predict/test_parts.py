@@ -74,6 +74,18 @@ def test_devices_that_disagree_say_little_of_the_next_one() -> None:
     assert (told.sd < 2.5 * typical.sd).all()
 
 
+def test_a_second_device_with_one_run_is_learned_of() -> None:
+    """Nothing can be fitted to it alone."""
+    everything = strangers()
+    first, *_, last = everything
+    here = [o for o in everything if o.machine_id == first.machine_id]
+    asked = [case for case in [Case.of(last)] if case]
+
+    told = Predictor().fit([*here, last]).forecast(asked, verbatim=False)
+
+    assert np.isfinite(told.decode.mean).all()
+
+
 def test_an_unknown_place_has_no_effect() -> None:
     """Nothing is known of it."""
     effects = PlaceEffects.fit(make_places(["m"]), np.array(["a"]), np.array([0.5]))

@@ -24,16 +24,12 @@ def expected_performance(prediction: Prediction) -> dict[str, float]:
     return values
 
 
-def predicted_performance(prediction: Prediction, *, doubt_sd: float = 0.0) -> dict[str, Any]:
+def predicted_performance(prediction: Prediction) -> dict[str, Any]:
     """The guide's four figures with their confidence and 90 % intervals.
 
-    ``doubt_sd`` widens the intervals of times and rates: standard deviation of their natural
-    logarithm. ``confidence`` is the probability that tokens per second come within 20 %.
+    ``confidence`` is the probability that tokens per second come within 20 %.
     """
-    figures = {
-        name: interval if name == "memory_usage_mb" else _widened(interval, doubt_sd)
-        for name, interval in _figures(prediction).items()
-    }
+    figures = _figures(prediction)
     medians = {f"predicted_{name}": interval.q50 for name, interval in figures.items()}
     intervals: dict[str, Pair] = {
         f"predicted_{name}": (interval.q05, interval.q95) for name, interval in figures.items()
@@ -72,8 +68,3 @@ def _scaled(interval: Interval, factor: float) -> Interval:
 def _sd(interval: Interval) -> float:
     """Standard deviation of the natural logarithm."""
     return math.log(interval.width_ratio) / (2 * _Z)
-
-
-def _widened(interval: Interval, doubt_sd: float) -> Interval:
-    factor = math.exp(_Z * math.hypot(_sd(interval), doubt_sd))
-    return Interval(q05=interval.q50 / factor, q50=interval.q50, q95=interval.q50 * factor)

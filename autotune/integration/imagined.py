@@ -15,7 +15,6 @@ from typing import Any
 from autotune.domain.errors import UserError
 from autotune.domain.machine import GPUFacts, MachineFacts, Probe
 from autotune.domain.units import MIB
-from autotune.facts.devices import bandwidth_spread
 from autotune.integration.hardware import HARDWARE_KEYS, HardwareInfo, usable_cores
 from autotune.integration.words import whole
 from autotune.recommend.subject import Subject
@@ -31,8 +30,6 @@ class Imagined:
     subject: Subject
     is_here: bool
     """Whether it is this very machine."""
-    doubt_sd: float = 0.0
-    """Further standard deviation of the natural logarithm of each speed."""
     notes: tuple[str, ...] = ()
     """What was assumed, a line each."""
 
@@ -56,13 +53,11 @@ def imagine(subject: Subject, hardware: Mapping[str, Any] | None) -> Imagined:
         n_bytes = changed["total_ram"] * MIB
         machine = dataclasses.replace(machine, ram_bytes=n_bytes, ram_limit_bytes=None)
         notes.append(f"{changed['total_ram']} MB of memory, all of it free")
-    doubt_sd = 0.0
     if changed.keys() & {"gpu_count", "total_vram"}:
         gpus = _gpus(
             wanted.get("gpu_count", here["gpu_count"]), wanted.get("total_vram", here["total_vram"])
         )
         machine = dataclasses.replace(machine, gpus=gpus)
-        doubt_sd = bandwidth_spread() if gpus else 0.0
         notes.append(_gpu_note(gpus))
     if not changed:
         return Imagined(subject=subject, is_here=True)
@@ -75,7 +70,6 @@ def imagine(subject: Subject, hardware: Mapping[str, Any] | None) -> Imagined:
             machine_id=_identity(subject, changed) if stranger else subject.machine_id,
         ),
         is_here=False,
-        doubt_sd=doubt_sd,
         notes=tuple(notes),
     )
 

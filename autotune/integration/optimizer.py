@@ -273,7 +273,7 @@ class PerformanceOptimizer:
         forecast = predictor.forecast([case], available_bytes=free_bytes)
         settings = backend_config(backend_name, knobs, there.subject.model)
         return {
-            **predicted_performance(forecast.prediction(0), doubt_sd=there.doubt_sd),
+            **predicted_performance(forecast.prediction(0)),
             "predicted_vram_usage_mb": planned_vram_bytes(there.subject, knobs) / MIB,
             "config": dataclasses.asdict(settings),
             "notes": list(there.notes),

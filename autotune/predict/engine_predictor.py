@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from autotune.domain.prediction import Evidence
 from autotune.domain.run import Purpose, Reason
 from autotune.domain.study import Observation
+from autotune.facts.devices import bandwidth_spread
 from autotune.features.case import Array, Case
 from autotune.features.columns import PHASES, SUCCESS, FeatureTable, build_features
 from autotune.predict.calibration import COVERAGE
@@ -132,6 +133,12 @@ class EnginePredictor:
         phases = [self._phases[phase].is_supported(table.x[phase]) for phase in SPEEDS]
         return np.asarray(np.logical_and.reduce(phases), dtype=bool)
 
+    def _is_guessed(self, table: FeatureTable) -> npt.NDArray[np.bool_]:
+        """Whether nobody knows how fast a case's GPU is, and nothing was run there; (n_cases,)."""
+        unlisted = (table.arrays.gpu_read > 0) & ~table.is_supported.astype(bool)
+        met = [case.machine_id in self._known.machines for case in table.cases]
+        return np.asarray(unlisted & ~np.array(met, dtype=bool), dtype=bool)
+
     def _memory_ratio(
         self,
         cases: Sequence[Case],
@@ -177,6 +184,9 @@ class EnginePredictor:
             phase: _in_distinct_rows(self._phases[phase], table.x[phase], subjects, coverage)
             for phase in PHASES
         }
+        guessed = self._is_guessed(table)
+        for phase in SPEEDS:
+            beliefs[phase].sd[guessed] = np.hypot(beliefs[phase].sd[guessed], bandwidth_spread())
         peak, peak_sd = self._memory.predict(cases)
         keys = [case_key(case) for case in cases]
         before = np.array([self._history.get(key, 0.0) for key in keys], dtype=float)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from autotune.domain.machine import GPUFacts, MachineFacts
+from autotune.facts.devices import bandwidth_spread
 from autotune.features.case import Case
 from autotune.predict.calibration import Calibration, tier_of, weighted_quantile
 from autotune.predict.ensemble import deal_folds
@@ -72,6 +73,24 @@ def test_devices_that_disagree_say_little_of_the_next_one() -> None:
 
     assert np.abs(told.mean - typical.mean).max() < 0.5
     assert (told.sd < 2.5 * typical.sd).all()
+
+
+def test_how_fast_a_gpu_is_that_nobody_lists_is_anybodys_guess() -> None:
+    """Until something was run there."""
+    everything = strangers()
+    first = everything[0].machine_id
+    new = MachineFacts(cpu="", gpus=(GPUFacts(name="NVIDIA Something New"),))
+    here = [dataclasses.replace(o, machine=new, machine_id="new") for o in everything[:5]]
+    asked = [case for o in here if (case := Case.of(o))]
+    listed = [case for o in everything if o.machine_id == first and (case := Case.of(o))][:5]
+
+    predictor = Predictor().fit([])
+    guessed, known = (predictor.forecast(cases).decode.sd for cases in (asked, listed))
+    met = Predictor().fit(here).forecast(asked, verbatim=False).decode.sd
+
+    assert (guessed >= bandwidth_spread()).all()
+    assert (known < bandwidth_spread()).all()
+    assert (met < bandwidth_spread()).all()
 
 
 def test_a_second_device_with_one_run_is_learned_of() -> None:

@@ -226,9 +226,10 @@ class PhaseRegressor:
         theirs = mean[~known], sd[~known], subjects.take(~known)
         mean[~known], sd[~known] = self._beside_prior(*theirs)
         mean[~supported] = self.prior_mean - self.center_
-        floor = _MEMBER_SD if len(self.folds_) >= _MIN_FAMILIES else self.prior_sd
-        few = floor if floor > _MEMBER_SD else 0.0
-        return self.center_ + mean, np.where(known, np.hypot(sd, floor), np.maximum(sd, few))
+        has_few = len(self.folds_) < _MIN_FAMILIES
+        floor = self.prior_sd if has_few else _MEMBER_SD
+        sd[known] = np.hypot(sd[known], floor)
+        return self.center_ + mean, np.maximum(sd, self.prior_sd) if has_few else sd
 
     def _doubt(self, subjects: Subjects) -> Array:
         """How far what is typical of the engine lies from the truth on each device; shape (n,)."""

@@ -9,7 +9,7 @@ from autotune.domain import stats
 from autotune.domain.config import Config
 from autotune.domain.limits import Limits
 from autotune.domain.run import Run
-from autotune.features.case import Case
+from autotune.features.case import Array, Case
 from autotune.recommend.choose import TIE_RATIO
 
 
@@ -85,11 +85,13 @@ class Ledger:
         is_plainer = self._n_changes(plain) < min(map(self._n_changes, fastest), default=0)
         return [*fastest[: n - 1], plain] if plain and is_plainer else fastest
 
-    def winner(self, *, noise_sd: float = 0.0) -> int | None:
-        """Of the candidates that tie with the fastest, the one nearest to the default.
+    def winner(self, expected: Array, *, noise_sd: float = 0.0) -> int | None:
+        """Of the candidates that tie with the fastest, the one that promises most.
 
         Those tie that lie within TIE_RATIO of it, or within what ``noise_sd`` (of one run, natural
-        log) makes of the difference of two means: such a gain is as likely luck.
+        log) makes of the difference of two means: such a gain is as likely luck. Between them
+        decides what all runs together make expect (log request seconds of each candidate, a knob
+        counts wherever it was tried), and where that ties too, who is nearest to the default.
 
         Where only the default is left, the fastest discarded candidate is put to the proof: the
         confirmation alternates, so a drift cannot favour it.
@@ -104,7 +106,10 @@ class Ledger:
             for i in self._measured
             if self._behind(i, fastest) <= self._band(i, fastest, noise_sd)
         ]
-        return min(tied, key=self._distance)
+        best = min(expected[i] for i in tied)
+        return min(
+            (i for i in tied if expected[i] <= best + math.log1p(TIE_RATIO)), key=self._distance
+        )
 
     def _behind(self, index: int, other: int) -> float:
         """Log request time of a candidate over another's."""

@@ -146,7 +146,9 @@ class _Loop:
                 self._ledger.confirm_provisional()
         self._search()
         self._race()
-        winner = self._ledger.winner(noise_sd=process_noise_sd(self._anchors))
+        self._learn()
+        expected = self._predictor.forecast(self._question.cases, verbatim=False).request().mean
+        winner = self._ledger.winner(expected, noise_sd=process_noise_sd(self._anchors))
         if winner is None:
             raise self._nothing()
         return self._confirm(winner)
@@ -249,8 +251,7 @@ class _Loop:
         return False
 
     def _measure_anchor(self, doing: str) -> Run:
-        _, run = self._run(self._question.cases[0], Purpose.PROBE, doing)
-        return run
+        return self._run(self._question.cases[0], Purpose.PROBE, doing)[1]
 
     def _discard(self) -> None:
         """The trials since the last clean anchor are neither results nor lessons."""
@@ -296,8 +297,7 @@ class _Loop:
         return run
 
     def _learn(self) -> None:
-        api = self._question.subject.api
-        self._predictor = learn(self._predictor, self._observations, api)
+        self._predictor = learn(self._predictor, self._observations, self._question.subject.api)
 
     def _run(self, case: Case, purpose: Purpose, why: str = "") -> tuple[int, Run]:
         """(run id, run) of one recorded run; what it taught joins the observations."""

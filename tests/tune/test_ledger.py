@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from autotune.domain.config import Config
 from autotune.domain.limits import Limits
 from autotune.domain.run import Run
@@ -14,6 +16,8 @@ NO_LIMITS = Limits()
 PLAIN = DEFAULT.replace(n_threads=4)
 FANCY = DEFAULT.replace(n_threads=4, n_ubatch=64, flash_attn="on")
 WORKLOAD = Workload(n_prompt=64, n_gen=4)
+ALIKE = np.zeros(3)
+"""Log request seconds that all runs together make one expect: none promises more."""
 
 
 def run(config: Config, request_ms: float) -> Run:
@@ -40,8 +44,8 @@ def ledger(limits: Limits = NO_LIMITS, **request_ms: tuple[float, ...]) -> Ledge
 
 def test_without_noise_two_percent_decide() -> None:
     """Within them the plainer one wins, beyond them the faster one."""
-    assert ledger(default=(150,), plain=(101.5,), fancy=(100,)).winner() == 1
-    assert ledger(default=(150,), plain=(103,), fancy=(100,)).winner() == 2
+    assert ledger(default=(150,), plain=(101.5,), fancy=(100,)).winner(ALIKE) == 1
+    assert ledger(default=(150,), plain=(103,), fancy=(100,)).winner(ALIKE) == 2
 
 
 def test_with_noise_one_more_knob_has_to_earn_its_place() -> None:
@@ -49,14 +53,24 @@ def test_with_noise_one_more_knob_has_to_earn_its_place() -> None:
     few = ledger(default=(150,), plain=(105, 105), fancy=(100, 100))
     many = ledger(default=(150,), plain=(105,) * 12, fancy=(100,) * 12)
 
-    assert few.winner(noise_sd=0.07) == 1
-    assert many.winner(noise_sd=0.07) == 2
-    assert few.winner(noise_sd=0.01) == 2
+    assert few.winner(ALIKE, noise_sd=0.07) == 1
+    assert many.winner(ALIKE, noise_sd=0.07) == 2
+    assert few.winner(ALIKE, noise_sd=0.01) == 2
+
+
+def test_between_those_that_tie_all_runs_together_decide() -> None:
+    """A knob that was faster wherever it was tried is no luck; one that only won here may be."""
+    tied = ledger(default=(150,), plain=(103, 103), fancy=(100, 100))
+    fancy_promises, plain_promises = np.array([0.4, 0.0, -0.04]), np.array([0.4, -0.04, 0.0])
+
+    assert tied.winner(fancy_promises, noise_sd=0.07) == 2
+    assert tied.winner(plain_promises, noise_sd=0.07) == 1
+    assert tied.winner(np.array([0.4, 0.0, -0.01]), noise_sd=0.07) == 1, "plainness decides"
 
 
 def test_a_gain_that_may_be_luck_is_the_defaults() -> None:
     """The default is the plainest of all."""
-    assert ledger(default=(103,), fancy=(100,)).winner(noise_sd=0.05) == 0
+    assert ledger(default=(103,), fancy=(100,)).winner(ALIKE, noise_sd=0.05) == 0
 
 
 def test_what_breaks_a_limit_is_no_answer() -> None:
@@ -65,9 +79,9 @@ def test_what_breaks_a_limit_is_no_answer() -> None:
     none = ledger(half_of_150, default=(200,), plain=(151,), fancy=(140, 160))
     one = ledger(half_of_150, default=(160,), plain=(149,), fancy=(140, 160))
 
-    assert none.winner() is None
+    assert none.winner(ALIKE) is None
     assert none.best is None
     assert none.breaks_limits
-    assert one.winner() == 1
+    assert one.winner(ALIKE) == 1
     assert one.finalists(3) == [1]
     assert not one.breaks_limits

@@ -56,7 +56,7 @@ class Ceilings:
 def find_ceilings(machine: MachineFacts, probe: Probe | None, api: str) -> Ceilings:
     """The ceilings of a machine whose engine computes with ``api``."""
     host = lookup_host(machine.cpu)
-    gpu = None if api == "CPU" else gpu_constants(machine)
+    gpu = None if api == "CPU" else _gpu_constants(machine)
     read, flops = _rates(host, TYPICAL_HOST)
     gpu_read, gpu_flops = (0.0, 0.0) if api == "CPU" else _rates(gpu, TYPICAL_GPU)
     return Ceilings(
@@ -72,7 +72,7 @@ def find_ceilings(machine: MachineFacts, probe: Probe | None, api: str) -> Ceili
     )
 
 
-def gpu_constants(machine: MachineFacts) -> DeviceConstants | None:
+def _gpu_constants(machine: MachineFacts) -> DeviceConstants | None:
     """Of the first GPU that is listed; a graphics core without a name has its processor's."""
     names = [gpu.name for gpu in machine.gpus] + [machine.cpu]
     return next(filter(None, map(lookup, names)), None)

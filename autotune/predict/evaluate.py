@@ -1,8 +1,8 @@
 """The predictor judged on what it has never seen, beside what it has to beat.
 
 Every fold is the whole product: a predictor fitted to the training rows and the prior, asked about
-the others. Of the prior, what was run on the machines that are judged is left out, and where models
-are held out, what was run of their families.
+the others. Of the prior, what was run on the machines that are judged is left out, the same tests
+on the same GPU too, and where models are held out, what was run of their families.
 """
 
 from __future__ import annotations

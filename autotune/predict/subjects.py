@@ -49,9 +49,8 @@ class Subjects:
     def devices(self) -> Strings:
         """The device of each row, whatever drives it; shape (n,)."""
         kinds, index = self.distinct()
-        return np.array([str(d).split("/", 1)[0] for d in kinds.places[:, DEVICE]], dtype=str)[
-            index
-        ]
+        names = [str(device).split("/", 1)[0] for device in kinds.places[:, DEVICE]]
+        return np.array(names, dtype=str)[index]
 
     @property
     def on_gpu(self) -> Bools:

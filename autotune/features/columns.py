@@ -19,7 +19,7 @@ from autotune.features.arrays import CaseArrays
 from autotune.features.case import Array, Case
 from autotune.features.physics import Roofline, model_work, roofline
 
-FEATURE_VERSION = 4
+FEATURE_VERSION = 5
 """Number of this table. A fitted predictor of another version is refused and refitted."""
 
 PHASES = ("prefill", "decode", "load")
@@ -92,6 +92,21 @@ def _batch(a: CaseArrays) -> Array:
     return np.asarray(np.maximum(np.minimum(a.n_prompt, a.n_ubatch), 1))
 
 
+def _n_batches(a: CaseArrays) -> Array:
+    """Physical batches that a prompt is split into."""
+    return np.asarray(np.ceil(np.maximum(a.n_prompt, 1) / np.maximum(a.n_ubatch, 1)))
+
+
+def _layers(a: CaseArrays) -> Array:
+    return np.maximum(a.of_model(lambda m: m.n_layers), 1)
+
+
+def _rows_per_matrix(a: CaseArrays) -> Array:
+    """Tokens that each matrix multiplies at once: those that the router sends to one expert."""
+    share = a.of_model(lambda m: (m.n_experts_used or 1) / (m.n_experts or 1))
+    return _batch(a) * share
+
+
 def _large_prompt(a: CaseArrays) -> Array:
     """Doublings of the file beyond 20 GB, times doublings of the prompt beyond 128 tokens."""
     file_bytes = np.maximum(_log2(a.of_model(lambda m: m.file_bytes) / 2e10), 0)
@@ -119,6 +134,9 @@ FEATURES: tuple[Feature, ...] = (
             "p", lambda a, _: _log2(np.minimum(a.n_batch, np.maximum(a.n_prompt, 1)) / 512)),
     Feature("tokens_at_once", "log2 / 512", "workload",
             "matrices need width to be multiplied fast", "p", lambda a, _: _log2(_batch(a) / 512)),
+    Feature("rows_per_matrix", "log2 / 512", "model",
+            "experts share the tokens: each multiplies few of them",
+            "p", lambda a, _: _log2(_rows_per_matrix(a) / 512)),
     Feature("is_tiny_batch", "0 / 1", "workload", "a few tokens run the kernels of decode",
             "p", lambda a, _: (_batch(a) <= 8).astype(float)),
     Feature("is_small_batch", "0 / 1", "workload", "below this, host weights stay on the host",
@@ -155,13 +173,13 @@ FEATURES: tuple[Feature, ...] = (
             "pd", lambda a, _: (a.gpu_read > 0) * (1 - a.offload_kqv)),
     Feature("kv_share", "ratio", "workload", "caches are read less evenly than weights",
             "d", lambda _, r: r.kv_bytes / np.maximum(r.decode_bytes, 1)),
-    Feature("decode_floor", "log2 / 10 ms", "machine",
-            "what takes no time is bound by launches and barriers",
-            "d", lambda _, r: _log2(r.decode_s / 0.01)),
-    Feature("prefill_floor", "log2 / s", "machine", "as above",
-            "p", lambda _, r: _log2(np.maximum(r.prefill_s, 1e-6))),
-    Feature("prefill_is_memory", "0 / 1", "machine", "which of the two ceilings binds",
-            "p", lambda _, r: r.prefill_is_memory),
+    Feature("decode_floor", "log2 / ms", "machine",
+            "each layer launches and waits: little work in it is bound by that",
+            "d", lambda a, r: _log2(r.decode_s / _layers(a) / 1e-3)),
+    Feature("prefill_floor", "log2 / ms", "machine", "as above, in each physical batch",
+            "p", lambda a, r: _log2(r.prefill_s / _n_batches(a) / _layers(a) / 1e-3)),
+    Feature("prefill_balance", "log2", "machine", "which of the two ceilings binds, and how far",
+            "p", lambda _, r: r.prefill_balance),
     Feature("decode_is_memory", "0 / 1", "machine", "as above",
             "d", lambda _, r: r.decode_is_memory - 1),
     Feature("active_bytes", "log2 / GB", "model",
@@ -169,10 +187,13 @@ FEATURES: tuple[Feature, ...] = (
             "pdls", lambda a, _: _log2(a.of_model(lambda m: m.active_bytes) / 1e9)),
     Feature("file_bytes", "log2 / 10 GB", "model", "large models meet limits that nobody documents",
             "s", lambda a, _: _log2(a.of_model(lambda m: m.file_bytes) / 1e10)),
+    Feature("large_on_rocm", "log2 / 10 GB", "machine", "those limits are the interface's",
+            "s", lambda a, _: _is_api("ROCm")(a, _) * np.maximum(
+                _log2(a.of_model(lambda m: m.file_bytes) / 1e10), 0.0)),
     Feature("width", "log2 / 4096", "model", "wide matrices use the hardware better",
             "pd", lambda a, _: _log2(a.of_model(lambda m: m.n_embd) / 4096)),
     Feature("layers", "log2 / 32", "model", "each layer launches its kernels",
-            "pd", lambda a, _: _log2(a.of_model(lambda m: m.n_layers) / 32)),
+            "pd", lambda a, _: _log2(_layers(a) / 32)),
     Feature("output_share", "ratio", "model", "a large vocabulary is one huge matrix per token",
             "pd", lambda a, _: a.of_model(
                 lambda m: model_work(m).output_params / max(m.active_params, 1))),
@@ -197,8 +218,8 @@ FEATURES: tuple[Feature, ...] = (
                 lambda m: float(np.log2((m.n_experts_used or 4) / 4)))),
     Feature("is_cuda", "0 / 1", "machine", "each interface has kernels of its own speed",
             "pdl", _is_api("CUDA")),
-    Feature("is_rocm", "0 / 1", "machine", "as above", "pdls", _is_api("ROCm")),
-    Feature("is_vulkan", "0 / 1", "machine", "as above", "pdls", _is_api("Vulkan")),
+    Feature("is_rocm", "0 / 1", "machine", "as above", "pdl", _is_api("ROCm")),
+    Feature("is_vulkan", "0 / 1", "machine", "as above", "pdl", _is_api("Vulkan")),
     Feature("is_metal", "0 / 1", "machine", "as above", "pdl", _is_api("Metal")),
     Feature("bandwidth", "log2 / 500 GB/s", "machine", "the faster the memory, the less is reached",
             "pd", lambda a, _: np.where(a.gpu_read > 0, _log2(a.gpu_read / 5e11), 0.0)),

@@ -32,6 +32,8 @@ _OFFLOAD_TOKENS = 32
 """Batches from here on are computed on the GPU even for weights that live on the host
 (``GGML_OP_OFFLOAD_MIN_BATCH``)."""
 _MIN_S = 1e-12
+_FAR = 8.0
+"""Doublings from the roofline's knee beyond which it no longer matters how many they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,9 @@ class Roofline:
     """The part of ``decode_bytes`` that is KV cache."""
     decode_is_memory: Array
     """1 where decode is bound by memory, 0 where by arithmetic."""
-    prefill_is_memory: Array
+    prefill_balance: Array
+    """Base-2 logarithm of the time for memory over the time for arithmetic, on the device that
+    takes longer: above 0 memory binds. Within ±8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ def roofline(arrays: CaseArrays) -> Roofline:
     work = _Work(arrays)
     share = _shares(arrays, work)
     decode, decode_bytes, kv_bytes, decode_memory = _decode(arrays, work, share)
-    prefill, prefill_memory = _prefill(arrays, work, share)
+    prefill, balance = _prefill(arrays, work, share)
     return Roofline(
         prefill_s=prefill,
         decode_s=decode,
@@ -130,7 +134,7 @@ def roofline(arrays: CaseArrays) -> Roofline:
         decode_bytes=decode_bytes,
         kv_bytes=kv_bytes,
         decode_is_memory=decode_memory,
-        prefill_is_memory=prefill_memory,
+        prefill_balance=balance,
     )
 
 
@@ -201,7 +205,7 @@ def _decode(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Arra
 
 
 def _prefill(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Array]:
-    """(seconds, whether memory binds) of the whole prompt."""
+    """(seconds, balance) of the whole prompt."""
     n_prompt = arrays.n_prompt
     batch = np.maximum(np.minimum(arrays.n_ubatch, n_prompt), 1)
     passes = np.ceil(n_prompt / arrays.n_ubatch)
@@ -233,8 +237,9 @@ def _prefill(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Arr
     host = host_bytes / arrays.read_rate(threads), host_flops / arrays.flops(threads)
     on_gpu_s, on_host_s = np.maximum(*gpu), np.maximum(*host)
     seconds = np.maximum(on_gpu_s + on_host_s, _MIN_S) + sent / arrays.link
-    is_memory = np.where(on_gpu_s > on_host_s, gpu[0] >= gpu[1], host[0] >= host[1])
-    return np.where(n_prompt > 0, seconds, 0.0), is_memory.astype(float)
+    memory, arithmetic = np.where(on_gpu_s > on_host_s, gpu, host)
+    balance = np.log2(np.maximum(memory, _MIN_S) / np.maximum(arithmetic, _MIN_S))
+    return np.where(n_prompt > 0, seconds, 0.0), np.clip(balance, -_FAR, _FAR)
 
 
 def _over(amount: Array, rate: Array) -> Array:

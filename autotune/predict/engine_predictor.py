@@ -23,7 +23,6 @@ from autotune.features.case import Array, Case
 from autotune.features.columns import PHASES, SUCCESS, FeatureTable, build_features
 from autotune.predict.calibration import COVERAGE
 from autotune.predict.depth import deepen, distinct_rows
-from autotune.predict.engines import typical_of
 from autotune.predict.first_token import FirstToken
 from autotune.predict.forecast import Forecast
 from autotune.predict.known import QUANTITIES, Known, Told, pooled
@@ -33,6 +32,7 @@ from autotune.predict.places import MACHINE
 from autotune.predict.rows import Rows, build_rows, case_key, subjects_of
 from autotune.predict.subjects import Subjects
 from autotune.predict.success import SuccessClassifier, balance, history, labels
+from autotune.predict.typical import typical_of
 
 SPEEDS = ("prefill", "decode")
 _Z = 1.645
@@ -267,9 +267,8 @@ def _put(belief: Belief, index: int, seconds: Array, *, least_sd: float) -> None
 
 
 def _fit_phase(phase: str, rows: Rows, engine: str) -> PhaseRegressor:
-    typical = typical_of(engine)
-    mean, sd = float(typical.slowdown[phase]), typical.slowdown_sd
-    return PhaseRegressor(phase, prior_mean=mean, prior_sd=sd).fit(**_measured(phase, rows))
+    typical = typical_of(engine).slowdown[phase]
+    return PhaseRegressor(phase, typical).fit(**_measured(phase, rows))
 
 
 def _measured(phase: str, rows: Rows) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Engines apart: each has a predictor of its own, and typical values until it was run.
+"""Engines apart: each has a predictor of its own.
 
 What another engine reached says nothing of this one: transformers has other kernels, other memory
 and other failures than llama.cpp. What both share is the physics.
@@ -8,56 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from autotune.domain.engine import CTRANSFORMERS, LLAMA_CPP, TRANSFORMERS, engine_of
+from autotune.domain.engine import LLAMA_CPP, engine_of
 from autotune.domain.study import Observation
 from autotune.features.case import Case
 from autotune.predict.forecast import Forecast
 from autotune.predict.phase import Belief
-
-_FACTOR_TWO = 0.42
-"""Physics alone: a factor of two either way covers 90 % (public single-GPU telemetry: bandwidth
-use 0.52–0.79 between quartiles; prefill 0.2–0.95 of peak)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Typical:
-    """What to expect of an engine before it was run."""
-
-    slowdown: Mapping[str, float]
-    """Of each phase: natural log of measured over roofline time."""
-    slowdown_sd: float = _FACTOR_TWO
-    process_mib: float = 48.0
-    """Interpreter and libraries."""
-    process_sd_mib: float = 5.0
-
-
-_LLAMA_CPP = {"prefill": -np.log(0.45), "decode": -np.log(0.60), "load": np.log(1.5)}
-_UNKNOWN = Typical(slowdown=_LLAMA_CPP, slowdown_sd=0.84, process_mib=150.0, process_sd_mib=100.0)
-"""An engine that nobody described: as llama.cpp, and a factor of four either way."""
-_TYPICAL = {
-    LLAMA_CPP.name: Typical(slowdown=_LLAMA_CPP),
-    TRANSFORMERS.name: Typical(
-        # Unpacked weight by weight while it loads: 0.14 to 0.2 µs each, on two models.
-        slowdown={"prefill": -np.log(0.3), "decode": -np.log(0.2), "load": np.log(200.0)},
-        slowdown_sd=0.7,
-        process_mib=386.0,
-        process_sd_mib=50.0,
-    ),
-    # The llama.cpp of 2023, behind Python: its kernels are slower, its memory is alike.
-    CTRANSFORMERS.name: Typical(slowdown=_LLAMA_CPP, slowdown_sd=0.7, process_sd_mib=30.0),
-}
-
-
-def typical_of(engine: str) -> Typical:
-    """Typical values of an engine."""
-    return _TYPICAL.get(engine, _UNKNOWN)
 
 
 def by_engine(observations: Iterable[Observation]) -> dict[str, list[Observation]]:

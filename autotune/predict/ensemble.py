@@ -39,11 +39,14 @@ class Linear:
     scale: Array
     coefficients: Array
     intercept: float
+    low: float
+    """The smallest target seen, and below the largest: no prediction lies beyond them."""
+    high: float
 
     def predict(self, x: Array) -> Array:
-        """Predictions of rows of shape (n, n_features); no further out than twice the support."""
+        """Predictions of rows of shape (n, n_features)."""
         z = np.clip((x - self.center) / self.scale, -6.0, 6.0)
-        return np.asarray(self.intercept + z @ self.coefficients)
+        return np.asarray(np.clip(self.intercept + z @ self.coefficients, self.low, self.high))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,8 @@ def fit_linear(x: Array, y: Array, weight: Array) -> Linear:
     deviation = np.sqrt(np.average((x - center) ** 2, axis=0, weights=weight))
     scale = np.where(deviation > 1e-9, deviation, np.inf)
     ridge = Ridge(alpha=_RIDGE_ALPHA).fit((x - center) / scale, y, sample_weight=weight)
-    return Linear(center, scale, ridge.coef_, float(ridge.intercept_))
+    bounds = float(y.min()), float(y.max())
+    return Linear(center, scale, ridge.coef_, float(ridge.intercept_), *bounds)
 
 
 def _fit_members(x: Array, y: Array, weight: Array, names: tuple[str, ...]) -> list[Any]:

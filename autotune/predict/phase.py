@@ -1,10 +1,11 @@
 """How far from the roofline a phase runs, learned.
 
 The target is the log slowdown: log(measured seconds / roofline seconds), which transfers between
-models and configurations where seconds do not. Three stages:
+models and configurations where seconds do not. Learned is what lies beyond what is typical of the
+engine (:mod:`autotune.predict.typical`), in three stages:
 
 1. places: what this build of an engine does on this device, from the other models run there
-   (:mod:`autotune.predict.places`);
+   (:mod:`autotune.predict.places`); to a prompt, what it does at such a length;
 2. an ensemble over all models and machines (:mod:`autotune.predict.ensemble`);
 3. for a model with runs on this machine, a Gaussian process on what the ensemble misses
    (:mod:`autotune.predict.process`).
@@ -25,13 +26,14 @@ from types import MappingProxyType
 import numpy as np
 
 from autotune.features.case import Array
-from autotune.features.columns import KNOB_COLUMNS
+from autotune.features.columns import COLUMNS, KNOB_COLUMNS
 from autotune.predict.calibration import ABROAD, COVERAGE, Calibration, tier_of
 from autotune.predict.ensemble import Ensemble, deal_folds, fit_ensembles, fit_linear
 from autotune.predict.noise import NOISE_SD
 from autotune.predict.places import BUILD, DEVICE, MACHINE, PlaceEffects
 from autotune.predict.process import Kernel, Process
 from autotune.predict.subjects import Bools, Ints, Strings, Subjects
+from autotune.predict.typical import Slowdown
 
 CONTAMINATED_SD = 0.25
 """How far a contaminated run lies from the truth: a busy neighbour makes a run slower by a tenth,
@@ -59,6 +61,8 @@ constants are known (public telemetry: prefill reaches 4 to 50 % of the arithmet
 SUPPORT_MARGIN = 2.0
 """How far beyond the smallest and largest measured value a column may lie: columns are logarithms
 to base two, so four times as far. Beyond that the general part is not asked."""
+_MOST_OCTAVES = 14
+"""Prompts of 8,192 tokens and more are alike."""
 _PRETENDED_RUNS = (1, 2, 5)
 """Numbers of runs that calibration pretends to have."""
 
@@ -75,11 +79,14 @@ class Belief:
 class PhaseRegressor:
     """Log slowdown of one phase. Without data it answers the prior."""
 
-    def __init__(self, phase: str, *, prior_mean: float, prior_sd: float) -> None:
-        self.prior_mean, self.prior_sd = prior_mean, prior_sd
-        self._on_paper_sd = max(prior_sd, _ON_PAPER_SD[phase])
+    def __init__(self, phase: str, typical: Slowdown) -> None:
+        self.typical, self.prior_sd = typical, typical.sd
+        self._on_paper_sd = max(typical.sd, _ON_PAPER_SD[phase])
+        names = COLUMNS[phase]
+        self._floor = names.index(f"{phase}_floor") if f"{phase}_floor" in names else None
         self._knobs = list(KNOB_COLUMNS[phase])
         self._kernel = KERNELS[phase]
+        self._prompt = COLUMNS[phase].index("prompt") if phase == "prefill" else None
 
     def fit(
         self,
@@ -103,10 +110,11 @@ class PhaseRegressor:
         if not self.n_rows_:
             return self
         weight = np.where(is_clean, 1.0, _CONTAMINATED_WEIGHT)
-        self._fit_general(x, y, weight, subjects)
+        beyond = y - self._typical(x, subjects)
+        self._fit_general(x, beyond, weight, subjects)
         mean, sd = self._general(x, subjects)
         if len(self.folds_) >= _MIN_FAMILIES:
-            scores = self._scores(x, y, y - mean, sd, is_clean, subjects)
+            scores = self._scores(x, beyond, y - mean, sd, is_clean, subjects)
             self.calibration_ = Calibration.fit(scores)
         return self
 
@@ -144,14 +152,14 @@ class PhaseRegressor:
 
     def _fit_general(self, x: Array, y: Array, weight: Array, subjects: Subjects) -> None:
         # The prior counts as half a run, so that a single odd row does not become the rule.
-        self.center_ = (weight @ y + 0.5 * self.prior_mean) / (weight.sum() + 0.5)
+        self.center_ = weight @ y / (weight.sum() + 0.5)
         self.low_, self.high_ = x.min(axis=0), x.max(axis=0)
         self.n_families_ = len(np.unique(subjects.families))
-        x = self._told(x)
+        places, x = self._places(x, subjects), self._told(x)
         families, devices, y = subjects.families, subjects.devices, y - self.center_
         baseline = fit_linear(x, y, weight)
-        self.places_ = PlaceEffects.fit(subjects.places, families, y - baseline.predict(x))
-        columns = np.hstack([x, self.places_.columns(subjects.places, families)])
+        self.places_ = PlaceEffects.fit(places, families, y - baseline.predict(x))
+        columns = np.hstack([x, self.places_.columns(places, families)])
         self.folds_ = deal_folds(families)
         fold = _numbers(self.folds_, families)
         self.home_ = fit_ensembles(columns, y, weight, families, fold)
@@ -210,12 +218,15 @@ class PhaseRegressor:
     def _general(self, x: Array, subjects: Subjects) -> tuple[Array, Array]:
         """(mean, doubt) of stages 1 and 2; the prior, where there was nothing to learn from."""
         if not self.n_rows_:
-            return np.full(len(x), self.prior_mean), self._doubt(subjects)
+            return self._typical(x, subjects), self._doubt(subjects)
+        typical = self._typical(x, subjects)
         known, supported = self._is_home(subjects), self.is_supported(x)
         mean, sd = np.empty((2, len(x)))
+        kind = subjects.kinds * _MOST_OCTAVES + self._octave(x)
+        _, first, index = np.unique(kind, return_index=True, return_inverse=True)
+        kinds = subjects.take(first)
+        effects = self.places_.columns(self._places(x[first], kinds), kinds.families)
         x = self._told(x)
-        kinds, index = subjects.distinct()
-        effects = self.places_.columns(kinds.places, kinds.families)
         columns = np.hstack([x, effects[index]])
         fold = _numbers(self.folds_, kinds.families)[index]
         for rows, told in (
@@ -225,11 +236,29 @@ class PhaseRegressor:
             mean[rows], sd[rows] = told
         theirs = mean[~known], sd[~known], subjects.take(~known)
         mean[~known], sd[~known] = self._beside_prior(*theirs)
-        mean[~supported] = self.prior_mean - self.center_
+        mean[~supported] = -self.center_
         has_few = len(self.folds_) < _MIN_FAMILIES
         floor = self.prior_sd if has_few else _MEMBER_SD
         sd[known] = np.hypot(sd[known], floor)
-        return self.center_ + mean, np.maximum(sd, self.prior_sd) if has_few else sd
+        return typical + self.center_ + mean, np.maximum(sd, self.prior_sd) if has_few else sd
+
+    def _places(self, x: Array, subjects: Subjects) -> Strings:
+        """Wide to narrow; of a prompt the narrowest is its attention kernel at such a length."""
+        if self._prompt is None:
+            return subjects.places
+        at = np.char.add(np.char.add(subjects.places[:, -1], "/"), self._octave(x).astype(str))
+        return np.hstack([subjects.places, at[:, None]])
+
+    def _octave(self, x: Array) -> Ints:
+        """Doublings of a prompt's length, from 0; shape (n,)."""
+        if self._prompt is None:
+            return np.zeros(len(x), dtype=np.intp)
+        return np.clip(np.round(x[:, self._prompt] + 9), 0, _MOST_OCTAVES - 1).astype(np.intp)
+
+    def _typical(self, x: Array, subjects: Subjects) -> Array:
+        """What is typical of the engine; shape (n,)."""
+        layer_ms = np.ones(len(x)) if self._floor is None else 2 ** x[:, self._floor]
+        return self.typical.mean(subjects.on_gpu, layer_ms)
 
     def _doubt(self, subjects: Subjects) -> Array:
         """How far what is typical of the engine lies from the truth on each device; shape (n,)."""
@@ -244,9 +273,8 @@ class PhaseRegressor:
         # Of few devices nobody knows how far the next one lies: they count as the prior does.
         theirs = 1 / ((doubt if self.abroad_sd_ is None else self.abroad_sd_) ** 2 + spread**2)
         typical = 1 / doubt**2
-        prior = self.prior_mean - self.center_
         precision = theirs + typical
-        return (theirs * mean + typical * prior) / precision, precision**-0.5
+        return (theirs * mean - typical * self.center_) / precision, precision**-0.5
 
     def _told(self, x: Array) -> Array:
         """The columns that the general part may see; shape as x.

@@ -32,13 +32,14 @@ from autotune.predict.places import Level, PlaceEffects
 from autotune.predict.predictor import Predictor
 from autotune.predict.process import Kernel, Process
 from autotune.predict.success import SuccessClassifier
+from autotune.predict.typical import Slowdown
 
 _CLASSES = {
     kind.__name__: kind
     for kind in (
         Attempt, Calibration, Config, EnginePredictor, Ensemble, FirstToken, Forest, Kernel, Known,
         Level, Linear, MemoryRegressor, PhaseRegressor, PlaceEffects, Predictor, Process,
-        SuccessClassifier, Told, Workload,
+        Slowdown, SuccessClassifier, Told, Workload,
     )
 }  # fmt: skip
 """All that a state may be made of."""

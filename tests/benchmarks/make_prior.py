@@ -20,7 +20,7 @@ from autotune.predict.prior import PRIOR_FILE
 
 _MEASURED = ("ts", "ts_std", "reps", "load_ms", "gpu_mem_mib", "ram_mib", "kv_mib", "compute_mib")
 _LEFT_OUT = {"file", "status", "extra", *_MEASURED}
-_KEPT_EXTRA = re.compile(r"(build=[^;]+|n_ctx=\d+|llama-cpp-python[^;]*)")
+_KEPT_EXTRA = re.compile(r"(build=[^;]+|hipblaslt=1|n_ctx=\d+|llama-cpp-python[^;]*)")
 _NAMES_KEY = ("machine", "model", "quant", "kind", "n_prompt", "n_gen", "n_depth", "flash_attn")
 _WEB = "via text-generation-webui"
 _WEB_REQUEST_S = 0.12

@@ -151,7 +151,7 @@ def test_small_batches_read_the_weights_again() -> None:
 
     layers, output, cache = TIED_BYTES - 272_000, 272_000, 256 * 4 * 2 * 128 * 2
     assert one_by_one.prefill_s[0] == pytest.approx((512 * (layers + cache) + output) / 18e9)
-    assert one_by_one.prefill_is_memory[0] == 1
+    assert one_by_one.prefill_balance[0] == 8
 
 
 def test_a_workload_without_prompt_costs_no_prefill() -> None:

@@ -11,10 +11,11 @@ from autotune.domain.machine import GPUFacts, MachineFacts
 from autotune.facts.devices import bandwidth_spread
 from autotune.features.case import Case
 from autotune.predict.calibration import Calibration, tier_of, weighted_quantile
-from autotune.predict.ensemble import deal_folds
+from autotune.predict.ensemble import deal_folds, fit_linear
 from autotune.predict.places import PlaceEffects, device_name
 from autotune.predict.predictor import Predictor
 from autotune.predict.process import Kernel, Process
+from autotune.predict.typical import typical_of
 from tests.predict.strangers import strangers
 
 KERNEL = Kernel(offset_sd=0.3, shape_sd=0.1, build_sd=0.1, length_scale=2.0)
@@ -110,6 +111,47 @@ def test_an_unknown_place_has_no_effect() -> None:
     effects = PlaceEffects.fit(make_places(["m"]), np.array(["a"]), np.array([0.5]))
 
     assert (effects.columns(make_places(["new"]), np.array(["b"])) == 0).all()
+
+
+def test_a_build_that_is_fast_at_one_length_is_so_there() -> None:
+    """Five families say that it reads 2,048 tokens three times as fast, 128 three times slower."""
+    factors = {128: 1 / 3, 512: 1, 2048: 3}
+    old = [o for o in strangers() if o.prefill_tps]
+    new = [
+        dataclasses.replace(
+            o, build="200", prefill_tps=o.prefill_tps * factors[o.workload.n_prompt]
+        )
+        for o in old
+    ]
+    unseen = "llama-8B-Q4_0"
+    predictor = Predictor().fit([o for o in (*old, *new) if o.model.name != unseen])
+
+    def log_seconds(build: str, n_prompt: int) -> np.ndarray:
+        asked = [o for o in new if o.model.name == unseen and o.workload.n_prompt == n_prompt]
+        cases = [c for o in asked if (c := Case.of(dataclasses.replace(o, build=build)))]
+        return predictor.forecast(cases).prefill.mean
+
+    for n_prompt, factor in factors.items():
+        gain = np.exp(np.mean(log_seconds("100", n_prompt) - log_seconds("200", n_prompt)))
+        assert gain == pytest.approx(factor, rel=0.15)
+
+
+def test_no_line_leads_beyond_what_was_seen() -> None:
+    """A model ten times as far out as any is expected to be like the furthest."""
+    x = np.arange(10.0)[:, None]
+    line = fit_linear(x, x[:, 0], np.ones(10))
+
+    assert line.predict(np.array([[4.5], [100.0], [-100.0]])) == pytest.approx([4.5, 9, 0])
+
+
+def test_little_work_in_a_layer_waits_for_its_launch() -> None:
+    """A GPU that takes 0.06 ms for each: as long again, where 0.06 ms of work are in it."""
+    decode = typical_of("llama.cpp").slowdown["decode"]
+    on_gpu = np.array([True, True, False])
+
+    told = np.exp(decode.mean(on_gpu, np.array([0.06, 1e6, 0.06])))
+
+    assert told == pytest.approx([1 / 0.75 + 1, 1 / 0.75, 1 / 0.6])
 
 
 def test_one_run_shifts_its_neighbours_and_shrinks() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 
 from autotune.domain.run import Purpose
@@ -50,7 +52,22 @@ def test_the_prior_beats_physics_on_a_machine_that_it_has_not_seen() -> None:
             errors[name, phase] = np.nanmedian(np.abs(error))
 
     assert errors["prior", "prefill"] < errors["physics", "prefill"]
-    assert errors["prior", "decode"] < 0.1 < errors["physics", "decode"]
+    assert errors["prior", "decode"] < errors["physics", "decode"] < 0.15
+
+
+def test_another_matrix_library_is_not_a_repeat() -> None:
+    """hipBLASLt reads long prompts more than twice as fast as the same build without it."""
+    rates: dict[object, dict[bool, float]] = defaultdict(dict)
+    for o in load_prior("CUDA"):
+        case = Case.of(o)
+        if case and o.prefill_tps and "llama.cpp-hip" in case.build and o.workload.n_prompt >= 512:
+            build, _, switch = case.build.partition("+")
+            key = build, case.model.model_id, case.workload, case.config.flash_attn
+            rates[key][switch == "hipblaslt"] = o.prefill_tps
+    ratios = [both[True] / both[False] for both in rates.values() if len(both) == 2]
+
+    assert len(ratios) > 100
+    assert np.median(ratios) > 2
 
 
 def test_generation_through_a_web_interface_teaches_nothing() -> None:

@@ -12,6 +12,7 @@ import pytest
 from autotune.domain.imported import ImportedTest
 from autotune.domain.run import Reason
 from autotune.domain.units import MIB
+from autotune.store.importers.columns import read_test
 from autotune.store.importers.files import read_file
 from autotune.store.imports import import_key
 from tests.store.importers.excerpts import (
@@ -218,4 +219,17 @@ def test_the_common_table_of_public_sets_is_read(tmp_path: Path) -> None:
     assert (good.n_prompt, good.n_gen, good.n_depth, good.n_ctx) == (0, 256, 134, 16384)
     assert (good.use_mmap, good.offload_kqv, good.n_reps) == (False, False, 5)
     assert good.peak_vram_bytes == 1000 * MIB
-    assert (failed.reason, failed.tps, failed.build) == (Reason.CRASH, None, "hip")
+    assert (failed.reason, failed.tps, failed.build) == (Reason.CRASH, None, "hip+x")
+
+
+def test_what_was_switched_on_is_as_good_as_another_build() -> None:
+    """What was measured, counted or switched off is not."""
+    row = {"model": "m", "build": "6077", "n_prompt": "512", "ts": "100"}
+
+    def build(extra: str) -> str | None:
+        return read_test({**row, "extra": extra}, source="x").build
+
+    assert build("build=hip;hipblaslt=1;dur_s=1;n_ctx=1") == "6077 hip+hipblaslt"
+    assert build("build=hip;hipblaslt=0;max_power_w=1") == "6077 hip"
+    assert build("tuned=True; fast = on") == "6077 fast+tuned"
+    assert build("via something") == "6077"

@@ -52,6 +52,8 @@ _MEMBER_SD = 0.08
 """Doubt about an ensemble whose members agree: it is scaled by the calibration."""
 _MIN_DEVICES = 3
 """Fewer devices do not tell how far the next one lies from them."""
+_DEVICES_OF_PRIOR = 4.0
+"""So many of them count as much as what is typical of the engine."""
 _MIN_DEVICE_ROWS = 10
 """Nor do those that were hardly run."""
 _ON_PAPER_SD = {"prefill": 0.9, "decode": 0.42, "load": 0.6}
@@ -165,6 +167,7 @@ class PhaseRegressor:
         self.home_ = fit_ensembles(columns, y, weight, families, fold)
         self.places_seen_ = {str(name): True for name in np.unique(subjects.places[:, DEVICE])}
         _, counts = np.unique(devices, return_counts=True)
+        self.n_devices_ = len(counts)
         few = (counts >= _MIN_DEVICE_ROWS).sum() < _MIN_DEVICES
         self.devices_ = {} if few else deal_folds(devices)
         abroad = fold if few else _numbers(self.devices_, devices)
@@ -270,8 +273,9 @@ class PhaseRegressor:
         Each counts by its precision: where devices say little of the next one, the prior stands.
         """
         doubt = self._doubt(subjects)
-        # Of few devices nobody knows how far the next one lies: they count as the prior does.
-        theirs = 1 / ((doubt if self.abroad_sd_ is None else self.abroad_sd_) ** 2 + spread**2)
+        # Of few devices nobody knows how far the next one lies.
+        apart = self.abroad_sd_ or doubt * (_DEVICES_OF_PRIOR / self.n_devices_) ** 0.5
+        theirs = 1 / (apart**2 + spread**2)
         typical = 1 / doubt**2
         precision = theirs + typical
         return (theirs * mean - typical * self.center_) / precision, precision**-0.5

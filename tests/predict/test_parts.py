@@ -76,6 +76,21 @@ def test_devices_that_disagree_say_little_of_the_next_one() -> None:
     assert (told.sd < 2.5 * typical.sd).all()
 
 
+def test_one_device_says_a_fifth_of_what_the_next_one_is() -> None:
+    """It reads prompts at a tenth of what is typical: the next one is expected at six tenths."""
+    everything = [o for o in strangers() if o.prefill_tps]
+    first = everything[0].machine_id
+    slow = [dataclasses.replace(o, prefill_tps=o.prefill_tps / 10)
+            for o in everything if o.machine_id == first]  # fmt: skip
+    asked = [c for o in everything if o.machine_id != first and (c := Case.of(o))]
+
+    told, typical = (Predictor().fit(runs).forecast(asked).prefill for runs in (slow, []))
+
+    shift = np.median(told.mean - typical.mean)
+    assert 0.1 * np.log(10) < shift < 0.3 * np.log(10)
+    assert (told.sd < typical.sd * 1.3).all()
+
+
 def test_how_fast_a_gpu_is_that_nobody_lists_is_anybodys_guess() -> None:
     """Until something was run there."""
     everything = strangers()

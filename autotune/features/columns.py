@@ -103,14 +103,21 @@ def _layers(a: CaseArrays) -> Array:
 
 def _rows_per_matrix(a: CaseArrays) -> Array:
     """Tokens that each matrix multiplies at once: those that the router sends to one expert."""
-    share = a.of_model(lambda m: (m.n_experts_used or 1) / (m.n_experts or 1))
-    return _batch(a) * share
+    return _batch(a) * a.of_model(lambda m: m.expert_share)
+
+
+def _doublings_beyond(a: CaseArrays, n_bytes: float) -> Array:
+    """Of the file's size; 0 of a smaller one."""
+    return np.maximum(_log2(a.of_model(lambda m: m.file_bytes) / n_bytes), 0)
 
 
 def _large_prompt(a: CaseArrays) -> Array:
     """Doublings of the file beyond 20 GB, times doublings of the prompt beyond 128 tokens."""
-    file_bytes = np.maximum(_log2(a.of_model(lambda m: m.file_bytes) / 2e10), 0)
-    return np.asarray(file_bytes * np.maximum(_log2(1 + a.n_prompt) - 7, 0))
+    return np.asarray(_doublings_beyond(a, 2e10) * np.maximum(_log2(1 + a.n_prompt) - 7, 0))
+
+
+def _large_on_rocm(a: CaseArrays, floor: Roofline) -> Array:
+    return _is_api("ROCm")(a, floor) * _doublings_beyond(a, 1e10)
 
 
 FEATURES: tuple[Feature, ...] = (
@@ -188,8 +195,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("file_bytes", "log2 / 10 GB", "model", "large models meet limits that nobody documents",
             "s", lambda a, _: _log2(a.of_model(lambda m: m.file_bytes) / 1e10)),
     Feature("large_on_rocm", "log2 / 10 GB", "machine", "those limits are the interface's",
-            "s", lambda a, _: _is_api("ROCm")(a, _) * np.maximum(
-                _log2(a.of_model(lambda m: m.file_bytes) / 1e10), 0.0)),
+            "s", _large_on_rocm),
     Feature("width", "log2 / 4096", "model", "wide matrices use the hardware better",
             "pd", lambda a, _: _log2(a.of_model(lambda m: m.n_embd) / 4096)),
     Feature("layers", "log2 / 32", "model", "each layer launches its kernels",

@@ -40,8 +40,9 @@ class Linear:
     coefficients: Array
     intercept: float
     low: float
-    """The smallest target seen, and below the largest: no prediction lies beyond them."""
+    """Smallest target seen: no prediction lies below it."""
     high: float
+    """Largest target seen: none lies above it."""
 
     def predict(self, x: Array) -> Array:
         """Predictions of rows of shape (n, n_features)."""

@@ -86,9 +86,10 @@ class PhaseRegressor:
         self._on_paper_sd = max(typical.sd, _ON_PAPER_SD[phase])
         names = COLUMNS[phase]
         self._floor = names.index(f"{phase}_floor") if f"{phase}_floor" in names else None
+        self._on_host = names.index("on_host")
         self._knobs = list(KNOB_COLUMNS[phase])
         self._kernel = KERNELS[phase]
-        self._prompt = COLUMNS[phase].index("prompt") if phase == "prefill" else None
+        self._prompt = names.index("prompt") if phase == "prefill" else None
 
     def fit(
         self,
@@ -220,9 +221,9 @@ class PhaseRegressor:
 
     def _general(self, x: Array, subjects: Subjects) -> tuple[Array, Array]:
         """(mean, doubt) of stages 1 and 2; the prior, where there was nothing to learn from."""
-        if not self.n_rows_:
-            return self._typical(x, subjects), self._doubt(subjects)
         typical = self._typical(x, subjects)
+        if not self.n_rows_:
+            return typical, self._doubt(subjects)
         known, supported = self._is_home(subjects), self.is_supported(x)
         mean, sd = np.empty((2, len(x)))
         kind = subjects.kinds * _MOST_OCTAVES + self._octave(x)
@@ -261,7 +262,7 @@ class PhaseRegressor:
     def _typical(self, x: Array, subjects: Subjects) -> Array:
         """What is typical of the engine; shape (n,)."""
         layer_ms = np.ones(len(x)) if self._floor is None else 2 ** x[:, self._floor]
-        return self.typical.mean(subjects.on_gpu, layer_ms)
+        return self.typical.mean(subjects.on_gpu & (x[:, self._on_host] < 1), layer_ms)
 
     def _doubt(self, subjects: Subjects) -> Array:
         """How far what is typical of the engine lies from the truth on each device; shape (n,)."""

@@ -85,18 +85,18 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class PlaceEffects:
-    """Effects of device, machine, build and attention kernel on log slowdowns."""
+    """Effects of places on log slowdowns, each level within the last."""
 
     levels: tuple[Level, ...]
 
     @classmethod
     def fit(cls, places: Strings, families: Strings, residual: Array) -> PlaceEffects:
-        """Learn from residuals of shape (n,) in places of shape (n, 4)."""
+        """Learn from residuals of shape (n,) in places of shape (n, n_levels)."""
         levels = range(places.shape[1])
         return cls(tuple(Level.fit(places[:, i], families, residual) for i in levels))
 
     def columns(self, places: Strings, families: Strings) -> Array:
-        """The effect of each level, wide to narrow; shape (n, 4)."""
+        """The effect of each level, wide to narrow; shape (n, n_levels)."""
         effect = np.zeros(len(families))
         found = []
         for i, level in enumerate(self.levels):

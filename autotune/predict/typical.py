@@ -50,7 +50,7 @@ def _reached(share: float, *, sd: float = _FACTOR_TWO) -> Slowdown:
 
 _LLAMA_CPP = {
     "prefill": _reached(0.45),
-    # On two machines, 26 models, this is 8 % off; one share for all of them 17 %.
+    # For 27 files on two machines this is 8 % off in the median; one share for all of them 17 %.
     "decode": Slowdown(host=-np.log(0.60), gpu=-np.log(0.75), launch_ms=0.06),
     "load": _reached(1 / 1.5),
 }

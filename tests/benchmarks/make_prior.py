@@ -17,10 +17,11 @@ from pathlib import Path
 from statistics import median
 
 from autotune.predict.prior import PRIOR_FILE
+from autotune.store.importers.columns import switches
 
 _MEASURED = ("ts", "ts_std", "reps", "load_ms", "gpu_mem_mib", "ram_mib", "kv_mib", "compute_mib")
 _LEFT_OUT = {"file", "status", "extra", *_MEASURED}
-_KEPT_EXTRA = re.compile(r"(build=[^;]+|hipblaslt=1|n_ctx=\d+|llama-cpp-python[^;]*)")
+_KEPT_EXTRA = re.compile(r"(build=[^;]+|n_ctx=\d+|llama-cpp-python[^;]*)")
 _NAMES_KEY = ("machine", "model", "quant", "kind", "n_prompt", "n_gen", "n_depth", "flash_attn")
 _WEB = "via text-generation-webui"
 _WEB_REQUEST_S = 0.12
@@ -35,7 +36,8 @@ def main(files: list[Path]) -> None:
     rows = [row for row in map(_without_web, told) if row is not None]
     folded: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
-        row["extra"] = ";".join(_KEPT_EXTRA.findall(row["extra"]))
+        switched = [f"{name}=1" for name in switches(row["extra"])]
+        row["extra"] = ";".join([*_KEPT_EXTRA.findall(row["extra"]), *switched])
         names = [name for name in row if name not in _LEFT_OUT]
         folded[(*(row[name] for name in names), row["extra"])].append(row)
     ok = {_loosely(row) for row in rows if row["status"] == "ok"}

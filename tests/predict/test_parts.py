@@ -10,6 +10,7 @@ import pytest
 from autotune.domain.machine import GPUFacts, MachineFacts
 from autotune.facts.devices import bandwidth_spread
 from autotune.features.case import Case
+from autotune.features.columns import build_features
 from autotune.predict.calibration import Calibration, tier_of, weighted_quantile
 from autotune.predict.ensemble import deal_folds, fit_linear
 from autotune.predict.places import PlaceEffects, device_name
@@ -167,6 +168,20 @@ def test_little_work_in_a_layer_waits_for_its_launch() -> None:
     told = np.exp(decode.mean(on_gpu, np.array([0.06, 1e6, 0.06])))
 
     assert told == pytest.approx([1 / 0.75 + 1, 1 / 0.75, 1 / 0.6])
+
+
+def test_what_stays_on_the_host_is_typical_of_a_host() -> None:
+    """With no layer on the GPU its use of memory is a processor's, and nothing is launched."""
+    generation = next(o for o in strangers() if o.decode_tps)
+    case = Case.of(generation)
+    assert case is not None
+    cases = [dataclasses.replace(case, config=case.config.replace(n_gpu_layers=n)) for n in (0, 99)]
+    least_s = build_features(cases).roofline.decode_s
+
+    seconds = np.exp(Predictor().fit([]).forecast(cases).decode.mean)
+
+    launches_s = 0.06e-3 * case.model.n_layers
+    assert seconds == pytest.approx([least_s[0] / 0.6, least_s[1] / 0.75 + launches_s])
 
 
 def test_one_run_shifts_its_neighbours_and_shrinks() -> None:

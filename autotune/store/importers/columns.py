@@ -38,7 +38,7 @@ _MAPPED = {"mmap": True, "mmap_mlock": True, "none": False, "mlock": False, "dir
            "mmap+mlock": True, "dio": False}  # fmt: skip
 _SWITCH = re.compile(r"\s*(\w+)\s*=\s*(?:1|on|true)\s*", re.IGNORECASE)
 """A part of ``extra`` that somebody switched on, such as ``hipblaslt=1``."""
-_QUANTITY = re.compile(r"(?:^n_\w+|_[a-z]{1,3})$")
+_QUANTITY = re.compile(r"n_\w+|\w+_(?:s|ms|us|w|c|mib|gib|mb|gb|mhz|ghz|pct)")
 """A name that is a count, or ends in a unit: it was measured."""
 _FAILURES = {"oom": Reason.OOM, "timeout": Reason.TIMEOUT, "crash": Reason.CRASH}
 
@@ -186,15 +186,15 @@ def _build(cells: Columns) -> str | None:
     reads long prompts 1.2 to 5 times as fast (public telemetry).
     """
     number, commit = cells.text("build", "build_number"), cells.text("build_commit")
-    flavour = "+".join(filter(None, (_extra(cells, "build") or commit, *_switches(cells))))
+    switched = switches(cells.text("extra") or "")
+    flavour = "+".join(filter(None, (_extra(cells, "build") or commit, *switched)))
     return " ".join(filter(None, (number, flavour))) or None
 
 
-def _switches(cells: Columns) -> list[str]:
-    """Names of what ``extra`` says was switched on."""
-    parts = (cells.text("extra") or "").split(";")
-    names = [found[1] for part in parts if (found := _SWITCH.fullmatch(part))]
-    return sorted(name for name in names if not _QUANTITY.search(name))
+def switches(extra: str) -> list[str]:
+    """Names of what the column ``extra`` says was switched on."""
+    names = [found[1] for part in extra.split(";") if (found := _SWITCH.fullmatch(part))]
+    return sorted(name for name in names if not _QUANTITY.fullmatch(name))
 
 
 def _extra(cells: Columns, name: str) -> str | None:

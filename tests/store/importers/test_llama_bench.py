@@ -232,4 +232,5 @@ def test_what_was_switched_on_is_as_good_as_another_build() -> None:
     assert build("build=hip;hipblaslt=1;dur_s=1;n_ctx=1") == "6077 hip+hipblaslt"
     assert build("build=hip;hipblaslt=0;max_power_w=1") == "6077 hip"
     assert build("tuned=True; fast = on") == "6077 fast+tuned"
+    assert build("GGML_CUDA_FORCE_MMQ=1;use_fa=1") == "6077 GGML_CUDA_FORCE_MMQ+use_fa"
     assert build("via something") == "6077"

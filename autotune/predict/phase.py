@@ -5,7 +5,7 @@ models and configurations where seconds do not. Learned is what lies beyond what
 engine (:mod:`autotune.predict.typical`), in three stages:
 
 1. places: what this build of an engine does on this device, from the other models run there
-   (:mod:`autotune.predict.places`); to a prompt, what it does at such a length;
+   (:mod:`autotune.predict.places`);
 2. an ensemble over all models and machines (:mod:`autotune.predict.ensemble`);
 3. for a model with runs on this machine, a Gaussian process on what the ensemble misses
    (:mod:`autotune.predict.process`).
@@ -30,7 +30,7 @@ from autotune.features.columns import COLUMNS, KNOB_COLUMNS
 from autotune.predict.calibration import ABROAD, COVERAGE, Calibration, tier_of
 from autotune.predict.ensemble import Ensemble, deal_folds, fit_ensembles, fit_linear
 from autotune.predict.noise import NOISE_SD
-from autotune.predict.places import BUILD, DEVICE, MACHINE, PlaceEffects
+from autotune.predict.places import BUILD, DEVICE, MACHINE, N_AT_LENGTH, PlaceEffects
 from autotune.predict.process import Kernel, Process
 from autotune.predict.subjects import Bools, Ints, Strings, Subjects
 from autotune.predict.typical import Slowdown
@@ -158,11 +158,11 @@ class PhaseRegressor:
         self.center_ = weight @ y / (weight.sum() + 0.5)
         self.low_, self.high_ = x.min(axis=0), x.max(axis=0)
         self.n_families_ = len(np.unique(subjects.families))
-        places, x = self._places(x, subjects), self._told(x)
+        places, length, x = self._places(x, subjects), self._octave(x), self._told(x)
         families, devices, y = subjects.families, subjects.devices, y - self.center_
-        baseline = fit_linear(x, y, weight)
-        self.places_ = PlaceEffects.fit(places, families, y - baseline.predict(x))
-        columns = np.hstack([x, self.places_.columns(places, families)])
+        rest = y - fit_linear(x, y, weight).predict(x)
+        self.places_ = PlaceEffects.fit(places, families, rest, devices=devices, length=length)
+        columns = np.hstack([x, self.places_.column(places, families)[:, None]])
         self.folds_ = deal_folds(families)
         fold = _numbers(self.folds_, families)
         self.home_ = fit_ensembles(columns, y, weight, families, fold)
@@ -229,9 +229,9 @@ class PhaseRegressor:
         kind = subjects.kinds * _MOST_OCTAVES + self._octave(x)
         _, first, index = np.unique(kind, return_index=True, return_inverse=True)
         kinds = subjects.take(first)
-        effects = self.places_.columns(self._places(x[first], kinds), kinds.families)
+        effect = self.places_.column(self._places(x[first], kinds), kinds.families)
         x = self._told(x)
-        columns = np.hstack([x, effects[index]])
+        columns = np.hstack([x, effect[index, None]])
         fold = _numbers(self.folds_, kinds.families)[index]
         for rows, told in (
             (known, _cross_fitted(self.home_, columns[known], fold[known])),
@@ -247,11 +247,12 @@ class PhaseRegressor:
         return typical + self.center_ + mean, np.maximum(sd, self.prior_sd) if has_few else sd
 
     def _places(self, x: Array, subjects: Subjects) -> Strings:
-        """Wide to narrow; of a prompt the narrowest is its attention kernel at such a length."""
+        """Of a prompt the narrow ones at its length."""
         if self._prompt is None:
             return subjects.places
-        at = np.char.add(np.char.add(subjects.places[:, -1], "/"), self._octave(x).astype(str))
-        return np.hstack([subjects.places, at[:, None]])
+        wide, narrow = np.split(subjects.places, [-N_AT_LENGTH], axis=1)
+        length = self._octave(x).astype(str)[:, None]
+        return np.hstack([wide, np.char.add(np.char.add(narrow, "/"), length)])
 
     def _octave(self, x: Array) -> Ints:
         """Doublings of a prompt's length, from 0; shape (n,)."""

@@ -13,7 +13,7 @@ from autotune.features.case import Case
 from autotune.features.columns import build_features
 from autotune.predict.calibration import Calibration, tier_of, weighted_quantile
 from autotune.predict.ensemble import deal_folds, fit_linear
-from autotune.predict.places import PlaceEffects, device_name
+from autotune.predict.places import PlaceEffects, device_name, flavour_of
 from autotune.predict.predictor import Predictor
 from autotune.predict.process import Kernel, Process
 from autotune.predict.typical import typical_of
@@ -22,22 +22,62 @@ from tests.predict.strangers import strangers
 KERNEL = Kernel(offset_sd=0.3, shape_sd=0.1, build_sd=0.1, length_scale=2.0)
 
 
-def make_places(machines: list[str]) -> np.ndarray:
-    """Device, machine, build and attention kernel of each row."""
-    return np.array([[m, f"{m}/0", f"{m}/0/1", f"{m}/0/1/True"] for m in machines])
+def make_places(builds: list[str]) -> np.ndarray:
+    """Of each row device, machine, build, flavour and the narrow ones: ``DEVICE BUILD`` by name."""
+    split = [name.split() for name in builds]
+    return np.array([[d, f"{d}/0", d, f"{d}/{b}", f"{d}/fa", f"{d}/dense", d] for d, b in split])
+
+
+def fit_places(places: np.ndarray, families: np.ndarray, residual: np.ndarray) -> PlaceEffects:
+    """Learned of one length."""
+    length = np.zeros(len(families), dtype=np.intp)
+    return PlaceEffects.fit(places, families, residual, devices=places[:, 0], length=length)
 
 
 def test_a_place_is_what_its_other_families_say() -> None:
-    """Two families at +0.4 speak for a third; none speaks for itself."""
+    """Two families at +0.4 speak for a third, and less for another build; none for itself."""
     families = np.array(["a", "b", "c", "a"])
-    places = make_places(["fast", "fast", "fast", "slow"])
-    effects = PlaceEffects.fit(places, families, np.array([0.4, 0.4, 9.9, 0.0]))
-    told = effects.columns(places, families)
+    places = make_places(["fast 1", "fast 1", "fast 1", "slow 1"])
+    effects = fit_places(places, families, np.array([0.4, 0.4, 9.9, 0.0]))
+    new = make_places(["fast 1", "fast 2"])
 
-    # (0.4 + 0.4 + the prior's 0) / 3 on the widest level, and nearer to 0.4 on narrower ones.
-    assert told[2, 0] == pytest.approx(0.8 / 3)
-    assert told[2, 0] < told[2, 1] < told[2, 2] < 0.4
-    assert told[3, 0] == 0
+    here, next_build = effects.column(new, np.array(["c", "c"]))
+
+    assert 0.3 < next_build < here < 0.4
+    assert effects.column(places, families)[3] == 0
+
+
+def test_what_others_say_is_what_they_say_alone() -> None:
+    """Leaving a family out of what was learned is as good as never having met it."""
+    random = np.random.default_rng(1)
+    families = random.choice(list("abcd"), 60)
+    places = make_places([f"gpu {n}" for n in random.integers(0, 4, 60)])
+    residual = random.normal(size=60)
+    known = families != "c"
+
+    told = fit_places(places, families, residual).column(places, np.full(60, "c"))
+    alone = fit_places(places[known], families[known], residual[known])
+
+    assert told == pytest.approx(alone.column(places, np.full(60, "c")))
+
+
+def test_a_build_that_met_slow_models_is_not_a_slow_build() -> None:
+    """Two builds are alike on the one family that ran with both; the others ran with one each."""
+    families = np.array(["a", "b", "c", "d", "e", "e"])
+    builds = make_places([f"gpu {n}" for n in (1, 1, 2, 2, 1, 2)])
+    effects = fit_places(builds, families, np.array([1.0, 1.0, -1.0, -1.0, 0.0, 0.0]))
+
+    slow, fast = effects.column(make_places(["gpu 1", "gpu 2"]), np.array(["new", "new"]))
+
+    # Without effects of families: 0.46 and -0.46.
+    assert 0 < slow - fast < 0.6
+
+
+def test_the_next_number_of_a_flavour_is_like_the_last() -> None:
+    """What a build is called but for its number; a version without a number is itself."""
+    assert flavour_of("6077 llama.cpp-hip") == flavour_of("5863 llama.cpp-hip") == "llama.cpp-hip"
+    assert flavour_of("0.3.16") == "0.3.16"
+    assert flavour_of("6077") == flavour_of("") == ""
 
 
 def test_two_machines_with_one_gpu_are_one_device() -> None:
@@ -124,9 +164,9 @@ def test_a_second_device_with_one_run_is_learned_of() -> None:
 
 def test_an_unknown_place_has_no_effect() -> None:
     """Nothing is known of it."""
-    effects = PlaceEffects.fit(make_places(["m"]), np.array(["a"]), np.array([0.5]))
+    effects = fit_places(make_places(["gpu 1"]), np.array(["a"]), np.array([0.5]))
 
-    assert (effects.columns(make_places(["new"]), np.array(["b"])) == 0).all()
+    assert effects.column(make_places(["new 1"]), np.array(["b"])) == 0
 
 
 def test_a_build_that_is_fast_at_one_length_is_so_there() -> None:

@@ -31,7 +31,7 @@ from autotune.predict.calibration import ABROAD, COVERAGE, Calibration, tier_of
 from autotune.predict.ensemble import Ensemble, deal_folds, fit_ensembles, fit_linear
 from autotune.predict.noise import NOISE_SD
 from autotune.predict.places import BUILD, DEVICE, MACHINE, N_AT_LENGTH, PlaceEffects
-from autotune.predict.process import Kernel, Process
+from autotune.predict.process import KERNELS, Process
 from autotune.predict.subjects import Bools, Ints, Strings, Subjects
 from autotune.predict.typical import Slowdown
 
@@ -40,12 +40,8 @@ CONTAMINATED_SD = 0.25
 or by half."""
 _CONTAMINATED_WEIGHT = 0.1
 """Weight of a contaminated run in the general part; a clean one weighs 1."""
-KERNELS = {
-    "prefill": Kernel(offset_sd=0.30, shape_sd=0.25, build_sd=0.12, length_scale=3.0),
-    "decode": Kernel(offset_sd=0.25, shape_sd=0.12, build_sd=0.06, length_scale=3.0),
-    "load": Kernel(offset_sd=0.40, shape_sd=0.15, build_sd=0.10, length_scale=3.0),
-}
-"""Fixed: few runs cannot choose them."""
+_OF_MODEL = [MACHINE, BUILD]
+"""The places to which a model may be peculiar: its interface to the device, and the build."""
 _MIN_FAMILIES = 3
 """Fewer families say nothing of the next one."""
 _MEMBER_SD = 0.08
@@ -185,9 +181,9 @@ class PhaseRegressor:
         home, abroad = (self.calibration_.factor(t, coverage) for t in (tier_of(0), ABROAD))
         sd *= np.where(self._is_home(subjects), home, abroad)
         noise, told = self.noise_of(subjects), np.zeros(len(x), dtype=bool)
-        for group, rows, builds in self._met(subjects):
+        for group, rows, place in self._met(subjects):
             process = self.processes_[group]
-            shift, spread = process.predict(x[rows][:, self._knobs], builds)
+            shift, spread = process.predict(x[rows][:, self._knobs], place)
             factor = self.calibration_.factor(tier_of(self.counts_[group]), coverage)
             mean[rows] += shift
             sd[rows] = factor * np.hypot(spread, noise[rows])
@@ -200,16 +196,16 @@ class PhaseRegressor:
     def mean(self, x: Array, subjects: Subjects) -> Array:
         """The means of :meth:`predict` without their doubt, in half the time; shape (n,)."""
         mean, _ = self._general(x, subjects)
-        for group, rows, builds in self._met(subjects):
-            mean[rows] += self.processes_[group].mean(x[rows][:, self._knobs], builds)
+        for group, rows, place in self._met(subjects):
+            mean[rows] += self.processes_[group].mean(x[rows][:, self._knobs], place)
         return mean
 
     def _met(self, subjects: Subjects) -> Iterator[tuple[str, Bools, Strings]]:
-        """(group, its rows, their one build) of each kind of rows whose model was run here."""
+        """(group, its rows, their interface and build) of each kind whose model was run here."""
         kinds, index = subjects.distinct()
         for number, group in enumerate(kinds.groups):
             if str(group) in self.processes_:
-                yield str(group), index == number, kinds.places[[number], BUILD]
+                yield str(group), index == number, kinds.places[[number]][:, _OF_MODEL]
 
     def is_supported(self, x: Array) -> Bools:
         """Whether rows lie near enough to what was measured; shape (n,)."""
@@ -351,9 +347,8 @@ class PhaseRegressor:
                 known = np.isin(subjects.configs[rows], chosen)
                 process = self._process(x, residual, noise, subjects, rows[known])
                 others = rows[~known]
-                shift, spread = process.predict(
-                    x[others][:, self._knobs], subjects.places[others, BUILD]
-                )
+                where = subjects.places[others][:, _OF_MODEL]
+                shift, spread = process.predict(x[others][:, self._knobs], where)
                 error = np.abs(residual[others] - shift) / np.hypot(spread, least[others])
                 yield tier_of(n_runs), others, error
 
@@ -368,7 +363,7 @@ class PhaseRegressor:
         return Process.fit(
             self._kernel,
             x[rows][:, self._knobs],
-            subjects.places[rows, BUILD],
+            subjects.places[rows][:, _OF_MODEL],
             residual[rows],
             noise[rows],
         )

@@ -19,7 +19,9 @@ from autotune.predict.process import Kernel, Process
 from autotune.predict.typical import typical_of
 from tests.predict.strangers import strangers
 
-KERNEL = Kernel(offset_sd=0.3, shape_sd=0.1, build_sd=0.1, length_scale=2.0)
+KERNEL = Kernel(offset_sd=0.3, shape_sd=0.1, interface_sd=0.2, build_sd=0.1, length_scale=2.0)
+HERE = np.array([["m/CUDA", "m/CUDA/1"]])
+"""Interface and build."""
 
 
 def make_places(builds: list[str]) -> np.ndarray:
@@ -226,9 +228,8 @@ def test_what_stays_on_the_host_is_typical_of_a_host() -> None:
 
 def test_one_run_shifts_its_neighbours_and_shrinks() -> None:
     """Towards the residual, not beyond it; far knobs keep more doubt."""
-    builds = np.array(["m/1"])
-    process = Process.fit(KERNEL, np.zeros((1, 2)), builds, np.array([0.5]), np.array([0.02]))
-    mean, sd = process.predict(np.array([[0.0, 0.0], [6.0, 0.0]]), np.array(["m/1", "m/1"]))
+    process = Process.fit(KERNEL, np.zeros((1, 2)), HERE, np.array([0.5]), np.array([0.02]))
+    mean, sd = process.predict(np.array([[0.0, 0.0], [6.0, 0.0]]), HERE)
 
     assert 0.4 < mean[0] < 0.5
     assert 0.3 < mean[1] < mean[0]
@@ -239,27 +240,28 @@ def test_a_model_that_contradicts_the_kernel_widens_it() -> None:
     """Effects four times as large as expected leave more doubt elsewhere; expected ones do not."""
     random = np.random.default_rng(0)
     x = random.uniform(0, 12, (12, 2))
-    builds, noise = np.full(12, "m/1"), np.full(12, 0.02)
+    places, noise = np.repeat(HERE, 12, axis=0), np.full(12, 0.02)
     elsewhere = np.array([[20.0, 20.0]])
     doubts = []
     for scale in (1.0, 4.0):
         residual = scale * KERNEL.shape_sd * random.normal(size=12)
-        process = Process.fit(KERNEL, x, builds, residual, noise)
-        doubts.append(float(process.predict(elsewhere, builds[:1])[1][0]))
+        process = Process.fit(KERNEL, x, places, residual, noise)
+        doubts.append(float(process.predict(elsewhere, HERE)[1][0]))
 
     assert doubts[0] <= np.sqrt(KERNEL.variance)
     assert doubts[1] > 1.5 * doubts[0]
 
 
-def test_another_build_carries_less() -> None:
-    """Who does not name a build means the one that was run."""
+def test_another_build_carries_less_and_another_interface_least() -> None:
+    """Who does not name a build means the one that was run with that interface."""
     x = np.zeros((1, 2))
-    process = Process.fit(KERNEL, x, np.array(["m/1"]), np.array([0.5]), np.array([0.02]))
-    same, _ = process.predict(x, np.array(["m/1"]))
-    other, _ = process.predict(x, np.array(["m/2"]))
-    unnamed, _ = process.predict(x, np.array(["m/"]))
+    process = Process.fit(KERNEL, x, HERE, np.array([0.5]), np.array([0.02]))
+    asked = [["m/CUDA", "m/CUDA/1"], ["m/CUDA", "m/CUDA/"], ["m/CUDA", "m/CUDA/2"],
+             ["m/Vulkan", "m/Vulkan/1"], ["m/Vulkan", "m/Vulkan/"]]  # fmt: skip
 
-    assert other < same == unnamed
+    same, unnamed, build, interface, neither = process.mean(np.zeros((5, 2)), np.array(asked))
+
+    assert interface == neither < build < same == unnamed
 
 
 def test_calibration_widens_what_was_too_sure() -> None:

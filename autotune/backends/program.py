@@ -115,8 +115,7 @@ class Program:
     def _killed(self, number: int) -> EngineError:
         if number == signal.SIGKILL and count_oom_kills() > self._oom_kills:
             return EngineError(Reason.OOM, f"the system was out of memory and killed {self.name}")
-        name = signal.Signals(number).name
-        return EngineError(Reason.CRASH, f"{self.name} was killed by {name}")
+        return EngineError.killed(self.name, number)
 
     def stop(self, *, grace_s: float = _GRACE_S) -> None:
         """End it with everything that it started, and wait until it is gone.

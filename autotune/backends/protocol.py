@@ -6,6 +6,7 @@ A backend loads a model into a session; a session answers samples: one request, 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,19 @@ class EngineError(MeasurementError):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+    @classmethod
+    def killed(cls, who: str, number: int) -> EngineError:
+        """The engine's process ``who`` died of a signal that nobody sent; with the cure, if any."""
+        name = signal.Signals(number).name
+        cure = _CURES.get(name, "")
+        return cls(Reason.CRASH, f"{who} was killed by {name}{cure}")
+
+
+_CURES = {
+    "SIGILL": ": it was built for another processor, or with a broken use of this one's AMX: "
+    "build it here, with CFLAGS and CXXFLAGS=-U__AMX_INT8__"
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

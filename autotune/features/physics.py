@@ -16,13 +16,13 @@ the roofline is reached.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from autotune.domain.model import ModelFacts
+from autotune.domain.model import ModelFacts, TensorSum
 from autotune.features.arrays import CaseArrays
 from autotune.features.case import Array
 
@@ -31,6 +31,15 @@ VOCABULARY_S = 1e-6
 _OFFLOAD_TOKENS = 32
 """Batches from here on are computed on the GPU even for weights that live on the host
 (``GGML_OP_OFFLOAD_MIN_BATCH``)."""
+_UNTILED = frozenset(
+    ("Q4_1", "Q5_1", "Q3_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S",
+     "IQ4_XS", "TQ1_0", "TQ2_0")
+)  # fmt: skip
+"""Element types that ggml multiplies row by row on a processor; for the others it has kernels of
+many rows at once (``ggml-cpu/repack.cpp`` and ``llamafile/sgemm.cpp``)."""
+_UNTILED_EFFORT = 2.0
+"""How many times as long those take. (One model on an EPYC in Q4_1 and Q8_0: 2.0 in prompts, 1.8 in
+generation.)"""
 _MIN_S = 1e-12
 _FAR = 8.0
 """Doublings from the roofline's knee beyond which it no longer matters how many they are."""
@@ -53,6 +62,9 @@ class ModelWork:
     """Weights multiplied for every prompt token: all but the output layer."""
     output_params: float
     """Weights of the output layer, multiplied for the last prompt token only."""
+    body_effort: float
+    """What a processor takes for a weight of the body, in times of a type with a fast kernel."""
+    output_effort: float
     kv_elements_k: int
     """Key-cache elements of one token, over all layers."""
     kv_elements_v: int
@@ -83,12 +95,22 @@ def model_work(model: ModelFacts) -> ModelWork:
         output_bytes=output_bytes,
         body_params=max(model.active_params - output_params, 1.0),
         output_params=output_params,
+        body_effort=_effort((t, share) for t, share in model.active_tensors if t.group != output),
+        output_effort=_effort((t, 1.0) for t in model.tensors if t.group == output),
         kv_elements_k=sum(key for key, _ in cached),
         kv_elements_v=sum(value for _, value in cached),
         attention_flops=2.0 * sum(model.n_heads) * (model.key_length + model.value_length),
         sliding_share=sum(sliding) / max(sum(map(sum, cached)), 1),
         attending_share=attending / max(model.n_layers, 1),
     )
+
+
+def _effort(tensors: Iterable[tuple[TensorSum, float]]) -> float:
+    """What a processor takes for one of these weights, in times of a type with a fast kernel."""
+    weights = [(tensor.type in _UNTILED, tensor.n_elements * share) for tensor, share in tensors]
+    n_params = sum(n for _, n in weights)
+    untiled = sum(n for is_untiled, n in weights if is_untiled)
+    return 1 + (_UNTILED_EFFORT - 1) * untiled / max(n_params, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +168,10 @@ class _Work:
             setattr(self, name, arrays.of_model(_reader(name)))
         self.window = arrays.of_model(lambda m: float(m.sliding_window or np.inf))
         self.n_layers = arrays.of_model(lambda m: m.n_layers)
+        # What unpacks the file multiplies floats.
+        is_packed = arrays.unpacked_bytes == 0
+        self.body_on_host = self.body_params * np.where(is_packed, self.body_effort, 1.0)
+        self.output_on_host = self.output_params * np.where(is_packed, self.output_effort, 1.0)
 
     dense_bytes: Array
     expert_bytes: Array
@@ -154,6 +180,8 @@ class _Work:
     active_params: Array
     body_params: Array
     output_params: Array
+    body_effort: Array
+    output_effort: Array
     kv_elements_k: Array
     kv_elements_v: Array
     attention_flops: Array
@@ -187,15 +215,16 @@ def _decode(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Arra
     """(seconds, bytes, KV bytes, whether memory binds) of one generated token."""
     kv_bytes = work.seen(arrays.decode_depth) * work.cell_bytes(arrays)
     layer_bytes = work.dense_bytes + work.expert_bytes * work.expert_share
-    flops = 2 * work.active_params + work.seen(arrays.decode_depth) * (
-        work.attention_flops * work.attending_share
-    )
+    weights_on_host = work.body_on_host + work.output_on_host
+    attention = work.seen(arrays.decode_depth) * work.attention_flops * work.attending_share
     gpu_bytes = layer_bytes * share.layers + work.output_bytes * share.output + kv_bytes * share.kv
     total = layer_bytes + work.output_bytes + kv_bytes
     on_gpu = gpu_bytes / np.maximum(total, 1)
     memory = (total - gpu_bytes) / arrays.read_rate(arrays.n_threads)
-    arithmetic = flops * (1 - on_gpu) / arrays.flops(arrays.n_threads)
-    gpu = _over(gpu_bytes, arrays.gpu_read), _over(flops * on_gpu, arrays.gpu_flops)
+    gpu_flops = (2 * work.active_params + attention) * on_gpu
+    host_flops = (2 * weights_on_host + attention) * (1 - on_gpu)
+    arithmetic = host_flops / arrays.flops(arrays.n_threads)
+    gpu = _over(gpu_bytes, arrays.gpu_read), _over(gpu_flops, arrays.gpu_flops)
     on_host = memory + arithmetic
     on_gpu_s = np.maximum(*gpu)
     seconds = np.maximum(on_gpu_s + on_host, _MIN_S)
@@ -215,6 +244,7 @@ def _prefill(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Arr
     depth = work.seen(arrays.n_depth + n_prompt / 2)
     attention = depth * work.attention_flops * work.attending_share
     layer_flops = n_prompt * (2 * work.body_params + attention)
+    layer_flops_on_host = n_prompt * (2 * work.body_on_host + attention)
     kv_bytes = passes * depth * work.cell_bytes(arrays)
     output_bytes, output_flops = work.output_bytes, 2 * work.output_params
     # Large batches are sent to the GPU together with the weights that live on the host.
@@ -231,7 +261,9 @@ def _prefill(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Arr
         output_bytes * (1 - share.output) + kv_bytes * (1 - share.kv)
     )
     gpu_flops = layer_flops * flops_on_gpu + output_flops * share.output
-    host_flops = layer_flops * (1 - flops_on_gpu) + output_flops * (1 - share.output)
+    host_flops = layer_flops_on_host * (1 - flops_on_gpu) + (
+        2 * work.output_on_host * (1 - share.output)
+    )
     threads = arrays.n_threads_batch
     gpu = _over(gpu_bytes, arrays.gpu_read), _over(gpu_flops, arrays.gpu_flops)
     host = host_bytes / arrays.read_rate(threads), host_flops / arrays.flops(threads)

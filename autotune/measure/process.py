@@ -189,8 +189,7 @@ class WorkerProcess:
         if -status == signal.SIGKILL and count_oom_kills() > self._kernel_oom_kills:
             size = human_bytes(self.memory.resident_bytes)
             return EngineError(Reason.OOM, f"the system was out of memory and killed it at {size}")
-        name = signal.Signals(-status).name
-        return EngineError(Reason.CRASH, f"the engine's process was killed by {name}")
+        return EngineError.killed("the engine's process", -status)
 
     def close(self) -> None:
         """Kill the child with everything it started, and wait until it is gone."""

@@ -121,6 +121,7 @@ def test_a_program_that_does_not_listen_is_killed() -> None:
     [
         ("kill -SEGV $$", Reason.CRASH, "killed by SIGSEGV"),
         ("kill -KILL $$", Reason.CRASH, "killed by SIGKILL"),
+        ("kill -ILL $$", Reason.CRASH, "killed by SIGILL: it was built for another processor"),
         ("echo 'error: out of memory'; exit 1", Reason.OOM, "it failed: error: out of memory"),
         ("echo 'error: unknown argument: -x'; exit 1", Reason.CONSTRAINT, "unknown argument"),
         ("echo all is well; exit 1", Reason.LOAD_ERROR, "it failed"),

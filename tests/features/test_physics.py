@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from autotune.domain.config import Config
 from autotune.domain.machine import GPUFacts
+from autotune.domain.model import ModelFacts
 from autotune.domain.workload import Workload
 from autotune.features.arrays import CaseArrays
 from autotune.features.case import Case
@@ -23,6 +26,8 @@ def roofline(cases: list[Case]) -> Roofline:
 TIED_BYTES = 272_000 + 491_520 + 1_474_560
 """Every weight of the factory's model: its embedding is also its output layer."""
 N_PARAMS = 256_000 + 786_432 + 2_359_296
+BODY_ON_HOST = 2 * (786_432 + 2_359_296)
+"""As a processor counts them: it takes twice as long for Q4_1."""
 MANY_CORES = make_probe(n_threads=(1,), read_bytes_per_s=(18e9,), flops_per_s=(1e21,))
 """Its cores wait for the memory."""
 
@@ -41,6 +46,13 @@ def make_case(**changes: object) -> Case:
     return Case(**{**defaults, **changes})  # type: ignore[arg-type]
 
 
+def in_type(kind: str) -> ModelFacts:
+    """The factory's model with all weights in another element type, of the same size."""
+    model = make_model()
+    tensors = tuple(dataclasses.replace(tensor, type=kind) for tensor in model.tensors)
+    return dataclasses.replace(model, model_id=kind, tensors=tensors)
+
+
 def test_a_decoded_token_reads_all_active_weights_and_the_cache() -> None:
     """Weights plus 576 cached tokens of 4 layers × 2 heads × (64 + 64) × 2 bytes, at 18 GB/s."""
     floor = roofline([make_case(probe=MANY_CORES)])
@@ -52,11 +64,11 @@ def test_a_decoded_token_reads_all_active_weights_and_the_cache() -> None:
 
 
 def test_cores_read_and_multiply_in_turn() -> None:
-    """All is read at 18 GB/s, then multiplied at 95 GFLOPS, 2 FLOPs a weight."""
+    """All is read at 18 GB/s, then multiplied at 95 GFLOPS, 2 FLOPs a weight, 4 in Q4_1."""
     floor = roofline([make_case()])
     attention = 576 * 4 * 4 * 2 * 128  # cached tokens × layers × heads × 2 FLOPs × (key + value)
 
-    flops, n_bytes = 2 * N_PARAMS + attention, TIED_BYTES + floor.kv_bytes[0]
+    flops, n_bytes = 2 * (256_000 + BODY_ON_HOST) + attention, TIED_BYTES + floor.kv_bytes[0]
     assert floor.decode_s[0] == pytest.approx(flops / 95e9 + n_bytes / 18e9)
     assert floor.decode_is_memory[0] == 1
 
@@ -81,13 +93,31 @@ def test_what_binds_is_asked_of_the_device_that_works_longer() -> None:
 
 
 def test_a_prompt_is_bound_by_arithmetic() -> None:
-    """Twice the body's weights for each token, the output layer once a batch, at 95 GFLOPS."""
+    """Each of the body's weights for each token, the output layer once a batch, at 95 GFLOPS."""
     floor = roofline([make_case()])
-    body, output = 786_432 + 2_359_296, 256_000
+    output = 256_000
     attention = 2.0 * 16 * 128 * 256  # 2 FLOPs × heads × (key + value) × mean depth
 
-    flops = 512 * (2 * body + attention) + 2 * output
+    flops = 512 * (2 * BODY_ON_HOST + attention) + 2 * output
     assert floor.prefill_s[0] == pytest.approx(flops / 95e9)
+
+
+def test_a_processor_takes_twice_as_long_for_a_type_without_a_fast_kernel() -> None:
+    """A prompt of weights in Q4_1 instead of Q4_0; a GPU has kernels for both."""
+    gpu = GPUFacts(name="NVIDIA GeForce RTX 4090", device="CUDA0")
+    models = in_type("Q4_1"), in_type("Q4_0")
+    work, prompt = model_work(models[0]), Workload(n_prompt=512, n_gen=0)
+
+    def seconds(**changes: object) -> list[float]:
+        cases = [make_case(model=model, workload=prompt, **changes) for model in models]
+        return [float(s) for s in roofline(cases).prefill_s]
+
+    slow, fast = seconds()
+    flops = 512 * 2 * work.body_params + 2 * work.output_params
+    assert slow - fast == pytest.approx(flops / 95e9)
+    config = Config(n_gpu_layers=99)
+    slow, fast = seconds(machine=make_machine(gpus=(gpu,)), api="CUDA", config=config)
+    assert slow == fast
 
 
 def test_an_untied_embedding_is_one_row() -> None:
@@ -170,7 +200,9 @@ def test_an_engine_that_unpacks_the_file_reads_every_weight_in_full() -> None:
 
     assert floor.decode_s[0] == pytest.approx((N_PARAMS + cells) * 4 / 18e9)
     assert floor.decode_s[1] == pytest.approx((N_PARAMS + cells) * 2 / 18e9)
-    few = [make_case(backend=backend, config=full) for backend in ("transformers", "llamafile")]
-    floor = roofline(few)
+    backends = ("transformers", "llamafile")
+    floor = roofline([make_case(backend=b, config=full, model=in_type("Q8_0")) for b in backends])
     assert floor.prefill_s[0] == floor.prefill_s[1], "arithmetic is the same"
+    (slow,) = roofline([make_case(backend="transformers", config=full)]).prefill_s
+    assert slow == floor.prefill_s[0], "what unpacks the file multiplies floats"
     assert floor.load_s[0] - floor.load_s[1] == pytest.approx(4 * N_PARAMS / 10e9)

@@ -31,15 +31,12 @@ VOCABULARY_S = 1e-6
 _OFFLOAD_TOKENS = 32
 """Batches from here on are computed on the GPU even for weights that live on the host
 (``GGML_OP_OFFLOAD_MIN_BATCH``)."""
-_UNTILED = frozenset(
-    ("Q4_1", "Q5_1", "Q3_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S",
-     "IQ4_XS", "TQ1_0", "TQ2_0")
-)  # fmt: skip
-"""Element types that ggml multiplies row by row on a processor; for the others it has kernels of
-many rows at once (``ggml-cpu/repack.cpp`` and ``llamafile/sgemm.cpp``)."""
-_UNTILED_EFFORT = 2.0
-"""How many times as long those take. (One model on an EPYC in Q4_1 and Q8_0: 2.0 in prompts, 1.8 in
-generation.)"""
+_SLOW_TYPES = ("Q4_1", "Q5_1")
+"""Element types that ggml multiplies slowly on a processor."""
+_SLOW_EFFORT = 2.0
+"""How many times as long those take. (In prompts of a model whose ``ffn_down`` was in each type, on
+a Xeon: Q4_1 2.0 and Q5_1 2.5 times Q8_0; F16, Q4_0, Q5_0, all K, IQ3_S, IQ4 and MXFP4 0.7 to 1.1.
+On an EPYC one in Q4_1 takes 2.0 times as long as in Q8_0.)"""
 _MIN_S = 1e-12
 _FAR = 8.0
 """Doublings from the roofline's knee beyond which it no longer matters how many they are."""
@@ -63,7 +60,7 @@ class ModelWork:
     output_params: float
     """Weights of the output layer, multiplied for the last prompt token only."""
     body_effort: float
-    """What a processor takes for a weight of the body, in times of a type with a fast kernel."""
+    """What a processor takes for a weight of the body, in times of an ordinary type's."""
     output_effort: float
     kv_elements_k: int
     """Key-cache elements of one token, over all layers."""
@@ -106,11 +103,11 @@ def model_work(model: ModelFacts) -> ModelWork:
 
 
 def _effort(tensors: Iterable[tuple[TensorSum, float]]) -> float:
-    """What a processor takes for one of these weights, in times of a type with a fast kernel."""
-    weights = [(tensor.type in _UNTILED, tensor.n_elements * share) for tensor, share in tensors]
+    """What a processor takes for one of these weights, in times of an ordinary type's."""
+    weights = [(tensor.type in _SLOW_TYPES, tensor.n_elements * share) for tensor, share in tensors]
     n_params = sum(n for _, n in weights)
-    untiled = sum(n for is_untiled, n in weights if is_untiled)
-    return 1 + (_UNTILED_EFFORT - 1) * untiled / max(n_params, 1)
+    slow = sum(n for is_slow, n in weights if is_slow)
+    return 1 + (_SLOW_EFFORT - 1) * slow / max(n_params, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ class Level:
 
     names: dict[str, int]
     effect: Array
-    """Of each place on each family, by the others; last by all. Shape (n_places, n_families + 1)"""
+    """Of each place on each family, by the others; last by all; (n_places, n_families + 1)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,8 +102,8 @@ def test_a_prompt_is_bound_by_arithmetic() -> None:
     assert floor.prefill_s[0] == pytest.approx(flops / 95e9)
 
 
-def test_a_processor_takes_twice_as_long_for_a_type_without_a_fast_kernel() -> None:
-    """A prompt of weights in Q4_1 instead of Q4_0; a GPU has kernels for both."""
+def test_a_processor_takes_twice_as_long_for_a_slow_type() -> None:
+    """A prompt of weights in Q4_1 instead of Q4_0; to a GPU they are alike."""
     gpu = GPUFacts(name="NVIDIA GeForce RTX 4090", device="CUDA0")
     models = in_type("Q4_1"), in_type("Q4_0")
     work, prompt = model_work(models[0]), Workload(n_prompt=512, n_gen=0)

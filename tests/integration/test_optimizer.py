@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -16,12 +17,14 @@ import pytest
 from autotune.domain.config import Config
 from autotune.domain.errors import NothingFitsError, UserError
 from autotune.domain.run import LoadTime, Purpose, Reason
+from autotune.domain.units import MIB
 from autotune.domain.workload import Workload
 from autotune.facts.gguf import read_model
 from autotune.integration.cache import utc_now
 from autotune.integration.configs import BackendConfig
 from autotune.integration.optimizer import PerformanceOptimizer
 from autotune.store.telemetry import Telemetry
+from tests.engine_isa import assumed_copies_bytes
 from tests.factories import make_generation, make_run, make_trial
 from tests.integration.detectors import LIBRARY, SERVER, make_detector
 from tests.store.test_engine import unprivileged
@@ -155,18 +158,24 @@ def test_layers_follow_the_memory_plan(optimizer: PerformanceOptimizer, smollm2_
     assert ask(smollm2_path, "transformers", 8192) == -1
 
 
+def room_for_copies_mb(path: Path) -> int:
+    """What this processor's copies of the weights need, with the reserve of a tenth."""
+    return math.ceil(assumed_copies_bytes(path) / 0.9 / MIB)
+
+
 def test_the_batch_shrinks_with_the_memory(
     optimizer: PerformanceOptimizer, smollm2_path: Path
 ) -> None:
     """And with the requests that share it; where nothing fits, the error says what is needed."""
-    ask = optimizer.get_dynamic_batch_size
-    sizes = [ask(smollm2_path, LIBRARY, mb) for mb in (16384, 330, 310)]
+    ask, copies = optimizer.get_dynamic_batch_size, room_for_copies_mb(smollm2_path)
+    sizes = [ask(smollm2_path, LIBRARY, copies + mb) for mb in (16384, 330, 310)]
 
     assert sizes[0] == 512
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 512
-    with pytest.raises(NothingFitsError, match=r"needs \d+ MB, 330 MiB are available: free"):
-        ask(smollm2_path, LIBRARY, 330, 8)
+    needs = rf"needs \d+ MB, {copies + 330} MiB are available: free"
+    with pytest.raises(NothingFitsError, match=needs):
+        ask(smollm2_path, LIBRARY, copies + 330, 8)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +185,8 @@ def test_the_context_is_the_most_that_fits(
     optimizer: PerformanceOptimizer, smollm2_path: Path, target: str, most: int
 ) -> None:
     """Up to the end of the target's range and of the model's own; less with little memory."""
-    ask = optimizer.get_adaptive_context_size
-    sizes = [ask(smollm2_path, LIBRARY, mb, target) for mb in (16384, 300, 250, 230)]
+    ask, copies = optimizer.get_adaptive_context_size, room_for_copies_mb(smollm2_path)
+    sizes = [ask(smollm2_path, LIBRARY, copies + mb, target) for mb in (16384, 300, 250, 230)]
 
     assert sizes[0] == most
     assert sizes == sorted(sizes, reverse=True)

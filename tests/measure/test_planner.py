@@ -18,12 +18,11 @@ from autotune.domain.plan import MemoryPlan
 from autotune.domain.run import Reason
 from autotune.domain.units import MIB
 from autotune.facts.gguf import read_model
-from autotune.facts.machine import read_machine
 from autotune.facts.plan import MemoryPlanner
-from autotune.facts.weights import repacked_types
 from autotune.measure import planner as planner_module
 from autotune.measure.planner import ExactPlanner
 from autotune.measure.worker import Worker
+from tests.engine_isa import engine_repacks
 from tests.facts.shapes import deepseek, jamba
 
 BACKEND = "llama-cpp-python"
@@ -55,9 +54,8 @@ def planner() -> Iterator[ExactPlanner]:
 
 
 def analytic(path: Path, config: Config) -> MemoryPlan:
-    """Our own formulas' plan of a real model on this machine."""
-    repacks = repacked_types(read_machine().isa)
-    return MemoryPlanner(read_model(path), repacks=repacks).plan(config)
+    """Our own formulas' plan of a real model in this build of the engine."""
+    return MemoryPlanner(read_model(path), repacks=engine_repacks()).plan(config)
 
 
 @pytest.mark.parametrize("model", ["smollm2_path", "gemma3_path"])

@@ -159,7 +159,7 @@ def test_first_contacts_leave_time_for_the_study(
     def clock() -> float:
         return then_s if any(run.backend == FAST for run in store.list_runs()) else 0.0
 
-    by = runners(fast=TRUTH, slow=HALF)
+    by = runners(fast=HALF, slow=HALF)
     answer = hold(store, by, FAST, SLOW, clock=clock, say=said.append)
     fast, slow = answer.contacts
 

@@ -64,7 +64,6 @@ class ModelGuided(Untried):
             return choose(left, default=self._default)
         if len(self._tried) >= _FEW and self._rng.random() < RANDOM_SHARE:
             return int(self._rng.choice(np.flatnonzero(untried)))
-        untried = self._elsewhere(candidates, untried)
         belief = candidates.forecast.request()
         score = (
             np.log(expected_improvement(belief, best))
@@ -77,20 +76,6 @@ class ModelGuided(Untried):
             map(int, np.flatnonzero(score >= score.max() - _TIE)),
             key=lambda i: (len(cases[i].config.differences(self._default)), -score[i]),
         )
-
-    def _elsewhere(self, candidates: Candidates, untried: Array) -> Array:
-        """Of the first trials one is made with each interface to the GPU that there is.
-
-        Which one is faster differs from model to model more than predictions know: after five runs
-        of 89 public tables it left 0.6 % of the time on the table, and 0.2 % looked at so (after
-        three runs 2.0 and 2.1 %).
-        """
-        if len(self._tried) >= _FEW:
-            return untried
-        cases = candidates.forecast.cases
-        met = {cases[index].api for index in self._tried}
-        other = untried & np.array([case.api not in met for case in cases], dtype=bool)
-        return other if other.any() else untried
 
 
 def make_strategy(name: StrategyName, rng: np.random.Generator, *, default: Config) -> Strategy:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -81,22 +79,6 @@ def test_the_guided_one_begins_with_what_would_be_recommended(candidates: Candid
 
     guided = make_strategy(StrategyName.MODEL_GUIDED, np.random.default_rng(0), default=DEFAULT)
     assert guided.ask(candidates, BEST) == best
-
-
-def test_the_guided_one_looks_at_each_interface_early(candidates: Candidates) -> None:
-    """Though nothing that is known speaks for the other one."""
-    cases = [
-        dataclasses.replace(case, api="Vulkan" if i % 5 == 1 else "ROCm")
-        for i, case in enumerate(candidates.forecast.cases)
-    ]
-    told = Candidates(
-        dataclasses.replace(candidates.forecast, cases=tuple(cases)), candidates.feasible
-    )
-    guided = make_strategy(StrategyName.MODEL_GUIDED, np.random.default_rng(0), default=DEFAULT)
-
-    found = [index for index in asked(guided, told, 2) if index is not None]
-
-    assert {cases[index].api for index in found} == {"ROCm", "Vulkan"}
 
 
 def test_the_guided_one_leaves_alone_what_changes_nothing() -> None:

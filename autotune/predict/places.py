@@ -2,9 +2,9 @@
 
 A new model on a known machine is not a blank: the machine's other models already told how much of
 its rooflines each build reaches. A row lies in several places at once, wide and narrow: the device,
-the machine, the build and its flavour, how the flavour computes attention, how it runs models with
-or without experts; to a prompt, the last of these at such a length. Machines with the same GPU are
-one device: a second one is not a blank either.
+the machine, the flavour of the build; and (to a prompt, at its length) the build, how its flavour
+computes attention, how flavour and device run models with or without experts. Machines with the
+same GPU are one device: a second one is not a blank either.
 
 Residuals are the sum of what each place does, of what is peculiar to a family on that device, and
 of the rest, all normal with fixed standard deviations. Places and families are estimated together,
@@ -42,7 +42,7 @@ _MOST_CELLS = 3000
 
 
 def place_names(case: Case) -> tuple[str, ...]:
-    """Device with engine, machine, flavour; build; attention and experts there; experts anywhere.
+    """Device, machine, flavour; build, attention and experts by flavour, experts by device.
 
     Backends of one engine share its place on a machine; each has builds of its own.
     """
@@ -52,8 +52,8 @@ def place_names(case: Case) -> tuple[str, ...]:
     flavour = f"{machine}/{case.backend}/{flavour_of(case.build)}"
     fuses = "fused" if case.config.flash_attn != "off" else "plain"
     kind = "experts" if case.model.n_experts else "dense"
-    narrow = (f"{flavour}/{fuses}", f"{flavour}/{kind}", f"{device}/{kind}")
-    return device, machine, flavour, build, *narrow
+    at_length = (build, f"{flavour}/{fuses}", f"{flavour}/{kind}", f"{device}/{kind}")
+    return device, machine, flavour, *at_length
 
 
 def flavour_of(build: str) -> str:

@@ -16,12 +16,10 @@ from autotune.domain.config import KNOBS
 from autotune.domain.plan import MemoryPlan
 from autotune.domain.prediction import TARGETS
 from autotune.domain.run import Reason
-from autotune.facts.machine import read_machine
-from autotune.facts.weights import repacked_types
 from autotune.measure.planner import ExactPlanner
 from autotune.tune.confirmation import CONFIRM_PAIRS, MOST_PAIRS
 from tests.backends.programs import find_server
-from tests.engine_isa import assumed_copies_bytes, engine_repacks
+from tests.engine_isa import assumed_copies_bytes, copies_bytes, engine_repacks
 
 QUICK = ("--workload", "pp64+tg8", "--n-ctx", "512")
 
@@ -197,10 +195,9 @@ def test_inspect_shows_the_file_and_the_plan(shell: Shell, smollm2_path: Path) -
     assert sum(entry["n_bytes"] for entry in kv) == 8192 * 30 * 2 * 3 * 64 * 2
     assert (document["plan"]["source"], document["analytic"]["source"]) == ("engine", "analytic")
     exact, ours = (document[of]["total_bytes"] for of in ("plan", "analytic"))
-    # Our formulas expect of a build whatever the processor has.
-    copies = engine_repacks() != repacked_types(read_machine().isa)
-    missing = assumed_copies_bytes(smollm2_path) if copies else 0
-    assert exact == pytest.approx(ours - missing, rel=0.02)
+    copies = copies_bytes(smollm2_path, engine_repacks())
+    not_made = assumed_copies_bytes(smollm2_path) - copies
+    assert exact == pytest.approx(ours - not_made, rel=0.02)
     status, out, _ = shell.run("inspect", smollm2_path)
     assert status == 0
     assert "Q4_1" in out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -17,14 +16,13 @@ import pytest
 from autotune.domain.config import Config
 from autotune.domain.errors import NothingFitsError, UserError
 from autotune.domain.run import LoadTime, Purpose, Reason
-from autotune.domain.units import MIB
 from autotune.domain.workload import Workload
 from autotune.facts.gguf import read_model
 from autotune.integration.cache import utc_now
 from autotune.integration.configs import BackendConfig
 from autotune.integration.optimizer import PerformanceOptimizer
 from autotune.store.telemetry import Telemetry
-from tests.engine_isa import assumed_copies_bytes
+from tests.engine_isa import room_for_copies_mb
 from tests.factories import make_generation, make_run, make_trial
 from tests.integration.detectors import LIBRARY, SERVER, make_detector
 from tests.store.test_engine import unprivileged
@@ -156,11 +154,6 @@ def test_layers_follow_the_memory_plan(optimizer: PerformanceOptimizer, smollm2_
     assert counts == [0] * counts.count(0) + some + [-1] * counts.count(-1)
     assert ask(smollm2_path, "transformers", 700) == 0
     assert ask(smollm2_path, "transformers", 8192) == -1
-
-
-def room_for_copies_mb(path: Path) -> int:
-    """What this processor's copies of the weights need, with the reserve of a tenth."""
-    return math.ceil(assumed_copies_bytes(path) / 0.9 / MIB)
 
 
 def test_the_batch_shrinks_with_the_memory(

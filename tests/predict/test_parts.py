@@ -71,7 +71,7 @@ def test_a_build_that_met_slow_models_is_not_a_slow_build() -> None:
 
     slow, fast = effects.column(make_places(["gpu 1", "gpu 2"]), np.array(["new", "new"]))
 
-    # Without effects of families: 0.46 and -0.46.
+    # Without effects of families: 0.5 and -0.5.
     assert 0 < slow - fast < 0.6
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 
@@ -36,6 +36,15 @@ _SIZE = re.compile(
 )
 _ACTIVE = re.compile(r"(?<![a-z0-9])A(?P<size>\d+(?:\.\d+)?)B(?![a-z])", re.IGNORECASE)
 _SAYS_EXPERTS = re.compile(r"moe\b|\b\d+x\d", re.IGNORECASE)
+_IS_DYNAMIC = re.compile(r"(?<![A-Z0-9])UD[-_]|_XL(?![A-Z0-9])", re.IGNORECASE)
+"""Mixtures that keep finer what every token reads: of a file of Qwen3-235B-A22B in UD-Q3_K_XL the
+experts in Q3_K take all but 6.4 bits of each other weight; of Qwen3.6-35B-A3B in UD-Q4_K_M all
+others are in Q8_0."""
+_FINEST = "Q8_0"
+_K_ROW = 256
+_INSTEAD = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+"""What llama-quantize takes for rows that are no multiple of 256 (``tensor_type_fallback`` in
+llama.cpp's ``llama-quant.cpp``)."""
 _FAMILIES = {"deepseek2": "deepseek", "dots1": "dots", "qwen35moe": "qwen 3 5"}
 """What people call an architecture, where it is not the architecture's own name."""
 _BETWEEN = "[-_. ]?"
@@ -194,7 +203,8 @@ def described_model(
     file_type = next(filter(None, named), None)
     types = tensor_types(file_type or "Q4_K_M")
     shape, _ = find_shape(described, n_params or _weighed(described, types, model_bytes))
-    sums = tuple(_sums(shape, types, n_params, model_bytes))
+    is_dynamic = bool(_IS_DYNAMIC.search(" ".join(filter(None, (name, quantization)))))
+    sums = tuple(_sums(shape, types, n_params, model_bytes, is_dynamic=is_dynamic))
     n_bytes = sum(item.n_bytes for item in sums)
     identity = f"{name}|{model_type}|{n_params}|{model_bytes}|{quantization}"
     sliding = _pattern(shape) if shape.window else ()
@@ -224,6 +234,7 @@ def described_model(
         sliding_window=shape.window,
         is_sliding=sliding,
         is_recurrent=recurrent,
+        state_elements=shape.state_elements,
         kv_lora_rank=shape.kv_lora_rank,
         tensors=sums,
     )
@@ -242,27 +253,58 @@ def _pattern(shape: Shape) -> tuple[bool, ...]:
 
 
 def _sums(
-    shape: Shape, types: TensorTypes, n_params: int | None, model_bytes: int | None
+    shape: Shape,
+    types: TensorTypes,
+    n_params: int | None,
+    model_bytes: int | None,
+    *,
+    is_dynamic: bool,
 ) -> Iterator[TensorSum]:
     """One sum per tensor group; together they weigh what the table says."""
     weights = shape.weights()
     scale = (n_params or shape.n_params) / sum(weights.values())
     elements = {group: n * scale for group, n in weights.items() if n}
-    last = "embedding" if shape.is_tied else "output"
-    kinds = dict.fromkeys(elements, types.main) | {last: types.output}
     total = model_bytes or sum(elements.values()) * types.bits_per_weight / 8
-    if types.is_float and total < 1.5 * sum(elements.values()) and "experts" in elements:
-        kinds["experts"] = "MXFP4"  # as gpt-oss is published: only the experts are quantised
+    kinds = _kinds(shape, types, elements, total)
     n_bytes = {group: n * element_bits(kinds[group]) / 8 for group, n in elements.items()}
     # Mixtures vary inside the layers: what the tables do not take is theirs.
     body = [group for group in elements if group not in ("embedding", "output")]
     rest = total - sum(n_bytes[group] for group in elements if group not in body)
+    if is_dynamic and "experts" in body:
+        always = [group for group in body if group != "experts"]
+        n_always = sum(elements[group] for group in always)
+        spare = rest - elements["experts"] * _expert_bits(shape, types) / 8
+        least, most = element_bits(types.main), element_bits(_FINEST)
+        bits = min(max(8 * spare / n_always, least), max(least, most))
+        for group in always:
+            kinds[group], n_bytes[group] = _FINEST, elements[group] * bits / 8
+        body, rest = ["experts"], rest - n_always * bits / 8
     stretch = max(rest / sum(n_bytes[group] for group in body), 0.1)
     for group, n in elements.items():
         yield TensorSum(
             group=group,
             type=kinds[group],
-            n_tensors=shape.n_layers if group in body else 1,
+            n_tensors=1 if group in ("embedding", "output") else shape.n_layers,
             n_elements=round(n),
             n_bytes=round(n_bytes[group] * (stretch if group in body else 1.0)),
         )
+
+
+def _kinds(
+    shape: Shape, types: TensorTypes, elements: Mapping[str, float], total: float
+) -> dict[str, str]:
+    """The element type of each tensor group (``llama_tensor_get_type`` in ``llama-quant.cpp``)."""
+    if types.main == "MXFP4" and "experts" in elements:
+        return dict.fromkeys(elements, "Q8_0") | {"experts": "MXFP4"}
+    last = "embedding" if shape.is_tied else "output"
+    kinds = dict.fromkeys(elements, types.main) | {last: types.output}
+    if types.is_float and total < 1.5 * sum(elements.values()) and "experts" in elements:
+        kinds["experts"] = "MXFP4"  # as gpt-oss is published: only the experts are quantised
+    return kinds
+
+
+def _expert_bits(shape: Shape, types: TensorTypes) -> float:
+    """Bits per weight of experts in the main type; a third of them in rows of their own width."""
+    main = element_bits(types.main)
+    fits = shape.n_ff_expert % _K_ROW == 0 or types.main not in _INSTEAD
+    return main if fits else (2 * main + element_bits(_INSTEAD[types.main])) / 3

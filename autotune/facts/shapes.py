@@ -44,6 +44,8 @@ class Shape:
     """Every ``full_period``-th layer sees the whole context."""
     is_recurrent: bool = False
     """Whether the layers in between keep a state instead of a window."""
+    state_elements: int = 0
+    """Of a layer that keeps one, its convolution's history included."""
     kv_lora_rank: int = 0
     attention_params: int = 0
     """Weights of one layer's attention, where heads and widths do not tell."""
@@ -104,7 +106,12 @@ def _moe(
 
 
 _MLA = {"kv_lora_rank": 512}
-_SEES_ALL_AT_4 = {"full_period": 4, "is_recurrent": True, "attention_params": 32_100_000}
+_STATE_ELEMENTS = 32 * 128 * 128 + 3 * (32 + 2 * 16) * 128
+"""Of 32 value heads and 16 key heads of 128, and of the convolution over their last 3 tokens."""
+_SEES_ALL_AT_4 = {
+    "full_period": 4, "is_recurrent": True, "attention_params": 32_100_000,
+    "state_elements": _STATE_ELEMENTS,
+}  # fmt: skip
 SHAPES: tuple[Shape, ...] = (
     _dense("llama", "SmolLM2 135M", 0.1345, 30, 576, 1536, 9, 3, 64, vocab=49152, is_tied=True),
     _dense("llama", "SmolLM2 360M", 0.3618, 32, 960, 2560, 15, 5, 64, vocab=49152, is_tied=True),

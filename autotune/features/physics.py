@@ -37,6 +37,9 @@ _SLOW_EFFORT = 2.0
 """How many times as long those take. (In prompts of a model whose ``ffn_down`` was in each type, on
 a Xeon: Q4_1 2.0 and Q5_1 2.5 times Q8_0; F16, Q4_0, Q5_0, all K, IQ3_S, IQ4 and MXFP4 0.7 to 1.1.
 On an EPYC one in Q4_1 takes 2.0 times as long as in Q8_0.)"""
+_STATE_PASSES = 6
+"""How often a token's recurrent state goes through memory: llama.cpp gathers it, computes the next
+one, and copies that back, each reading and writing (ggml-org/llama.cpp, pull request 27973)."""
 _MIN_S = 1e-12
 _FAR = 8.0
 """Doublings from the roofline's knee beyond which it no longer matters how many they are."""
@@ -65,6 +68,8 @@ class ModelWork:
     kv_elements_k: int
     """Key-cache elements of one token, over all layers."""
     kv_elements_v: int
+    state_bytes: float
+    """What layers with a state read and write for one token."""
     attention_flops: float
     """FLOPs per token and per cached token: QKᵀ and the weighted sum of values."""
     sliding_share: float
@@ -96,6 +101,7 @@ def model_work(model: ModelFacts) -> ModelWork:
         output_effort=_effort((t, 1.0) for t in model.tensors if t.group == output),
         kv_elements_k=sum(key for key, _ in cached),
         kv_elements_v=sum(value for _, value in cached),
+        state_bytes=_STATE_PASSES * 4.0 * sum(model.is_recurrent) * model.state_elements,
         attention_flops=2.0 * sum(model.n_heads) * (model.key_length + model.value_length),
         sliding_share=sum(sliding) / max(sum(map(sum, cached)), 1),
         attending_share=attending / max(model.n_layers, 1),
@@ -181,6 +187,7 @@ class _Work:
     output_effort: Array
     kv_elements_k: Array
     kv_elements_v: Array
+    state_bytes: Array
     attention_flops: Array
     sliding_share: Array
     attending_share: Array
@@ -210,7 +217,7 @@ def _shares(arrays: CaseArrays, work: _Work) -> _Share:
 
 def _decode(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Array, Array, Array]:
     """(seconds, bytes, KV bytes, whether memory binds) of one generated token."""
-    kv_bytes = work.seen(arrays.decode_depth) * work.cell_bytes(arrays)
+    kv_bytes = work.seen(arrays.decode_depth) * work.cell_bytes(arrays) + work.state_bytes
     layer_bytes = work.dense_bytes + work.expert_bytes * work.expert_share
     weights_on_host = work.body_on_host + work.output_on_host
     attention = work.seen(arrays.decode_depth) * work.attention_flops * work.attending_share
@@ -242,7 +249,7 @@ def _prefill(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Arr
     attention = depth * work.attention_flops * work.attending_share
     layer_flops = n_prompt * (2 * work.body_params + attention)
     layer_flops_on_host = n_prompt * (2 * work.body_on_host + attention)
-    kv_bytes = passes * depth * work.cell_bytes(arrays)
+    kv_bytes = passes * (depth * work.cell_bytes(arrays) + work.state_bytes)
     output_bytes, output_flops = work.output_bytes, 2 * work.output_params
     # Large batches are sent to the GPU together with the weights that live on the host.
     lent = (

@@ -44,6 +44,8 @@ _OF_MODEL = [MACHINE, BUILD]
 """The places to which a model may be peculiar: its interface to the device, and the build."""
 _MIN_FAMILIES = 3
 """Fewer families say nothing of the next one."""
+_NOBODY = ""
+"""A family that was never run: to it all of them are others."""
 _MEMBER_SD = 0.08
 """Doubt about an ensemble whose members agree: it is scaled by the calibration."""
 _MIN_DEVICES = 3
@@ -162,7 +164,6 @@ class PhaseRegressor:
         self.folds_ = deal_folds(families)
         fold = _numbers(self.folds_, families)
         self.home_ = fit_ensembles(columns, y, weight, families, fold)
-        self.places_seen_ = {str(name): True for name in np.unique(subjects.places[:, DEVICE])}
         _, counts = np.unique(devices, return_counts=True)
         self.n_devices_ = len(counts)
         few = (counts >= _MIN_DEVICE_ROWS).sum() < _MIN_DEVICES
@@ -225,13 +226,16 @@ class PhaseRegressor:
         kind = subjects.kinds * _MOST_OCTAVES + self._octave(x)
         _, first, index = np.unique(kind, return_index=True, return_inverse=True)
         kinds = subjects.take(first)
-        effect = self.places_.column(self._places(x[first], kinds), kinds.families)
+        where = self._places(x[first], kinds)
+        effect = self.places_.column(where, kinds.families)
+        unknown = self.places_.doubt(where, kinds.families)[index]
         x = self._told(x)
         columns = np.hstack([x, effect[index, None]])
         fold = _numbers(self.folds_, kinds.families)[index]
+        away = _numbers(self.devices_, subjects.devices) if self.devices_ else fold
         for rows, told in (
             (known, _cross_fitted(self.home_, columns[known], fold[known])),
-            (~known, _cross_fitted(self.abroad_, x[~known], np.full((~known).sum(), -1))),
+            (~known, _cross_fitted(self.abroad_, x[~known], away[~known])),
         ):
             mean[rows], sd[rows] = told
         theirs = mean[~known], sd[~known], subjects.take(~known)
@@ -239,7 +243,7 @@ class PhaseRegressor:
         mean[~supported] = -self.center_
         has_few = len(self.folds_) < _MIN_FAMILIES
         floor = self.prior_sd if has_few else _MEMBER_SD
-        sd[known] = np.hypot(sd[known], floor)
+        sd[known] = np.hypot(np.hypot(sd[known], floor), unknown[known])
         return typical + self.center_ + mean, np.maximum(sd, self.prior_sd) if has_few else sd
 
     def _places(self, x: Array, subjects: Subjects) -> Strings:
@@ -301,10 +305,12 @@ class PhaseRegressor:
         return np.where(is_clean, self.noise_of(subjects), CONTAMINATED_SD)
 
     def _is_home(self, subjects: Subjects) -> Bools:
-        """Whether anything was run on each row's device."""
-        known = self.places_seen_ if self.n_rows_ else {}
+        """Whether anything was run on each row's device; where families are many, of others."""
+        if not self.n_rows_:
+            return np.zeros(len(subjects.families), dtype=bool)
         kinds, index = subjects.distinct()
-        return np.array([str(m) in known for m in kinds.places[:, DEVICE]], dtype=bool)[index]
+        families = np.where(len(self.folds_) < _MIN_FAMILIES, _NOBODY, kinds.families)
+        return self.places_.is_told(DEVICE, kinds.places, families)[index]
 
     def _scores(
         self,
@@ -316,8 +322,9 @@ class PhaseRegressor:
         subjects: Subjects,
     ) -> dict[str, tuple[Array, Strings]]:
         """|error| / sd by tier, on rows that the prediction had not seen."""
+        home = self._is_home(subjects)
         scores: dict[str, list[tuple[Array, Strings]]] = {
-            tier_of(0): [(np.abs(residual) / sd, subjects.families)]
+            tier_of(0): [((np.abs(residual) / sd)[home], subjects.families[home])]
         }
         if self.devices_:
             fold = _numbers(self.devices_, subjects.devices)

@@ -2,9 +2,9 @@
 
 A new model on a known machine is not a blank: the machine's other models already told how much of
 its rooflines each build reaches. A row lies in several places at once, wide and narrow: the device,
-the machine, the flavour of the build; and (to a prompt, at its length) the build, how its flavour
-computes attention, how flavour and device run models with or without experts. Machines with the
-same GPU are one device: a second one is not a blank either.
+the machine, the flavour of the build; and (to a prompt, at its length) the build, how it and its
+flavour compute attention, how flavour and device run models with or without experts. Machines with
+the same GPU are one device: a second one is not a blank either.
 
 Residuals are the sum of what each place does, of what is peculiar to a family on that device, and
 of the rest, all normal with fixed standard deviations. Places and families are estimated together,
@@ -29,9 +29,9 @@ Strings = npt.NDArray[np.str_]
 Ints = npt.NDArray[np.intp]
 DEVICE, MACHINE, _, BUILD = range(4)
 """Positions of these among the places of a case."""
-N_AT_LENGTH = 4
+N_AT_LENGTH = 5
 """So many of the places, the last ones, are to a prompt others at each length."""
-_PLACE_SD = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0)
+_PLACE_SD = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0)
 """How far places lie apart, in spreads of single cells. (Most likely of the public telemetry's
 prompts: all between 0.3 and 1, with or without experts on one device 1.7.)"""
 N_PLACES = len(_PLACE_SD)
@@ -42,7 +42,7 @@ _MOST_CELLS = 3000
 
 
 def place_names(case: Case) -> tuple[str, ...]:
-    """Device, machine, flavour; build, attention and experts by flavour, experts by device.
+    """Device, machine, flavour; build, attention by build and flavour, experts by flavour, device.
 
     Backends of one engine share its place on a machine; each has builds of its own.
     """
@@ -52,8 +52,8 @@ def place_names(case: Case) -> tuple[str, ...]:
     flavour = f"{machine}/{case.backend}/{flavour_of(case.build)}"
     fuses = "fused" if case.config.flash_attn != "off" else "plain"
     kind = "experts" if case.model.n_experts else "dense"
-    at_length = (build, f"{flavour}/{fuses}", f"{flavour}/{kind}", f"{device}/{kind}")
-    return device, machine, flavour, *at_length
+    attention = f"{build}/{fuses}", f"{flavour}/{fuses}"
+    return device, machine, flavour, build, *attention, f"{flavour}/{kind}", f"{device}/{kind}"
 
 
 def flavour_of(build: str) -> str:
@@ -83,6 +83,8 @@ class Level:
     names: dict[str, int]
     effect: Array
     """Of each place on each family, by the others; last by all; (n_places, n_families + 1)."""
+    is_told: Array
+    """Whether those others were run there at all, 0 or 1; shape as effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class PlaceEffects:
 
     levels: tuple[Level, ...]
     families: dict[str, int]
+    spread: float
+    """Of a single cell: what the fixed standard deviations are multiples of."""
 
     @classmethod
     def fit(
@@ -108,12 +112,16 @@ class PlaceEffects:
         )
         mean = np.bincount(index.ravel(), residual) / count
         effects = [np.zeros((len(of), len(kinds) + 1)) for of in names]
+        surprise = 0.0
         for device in np.unique(devices):
             rows = np.flatnonzero(devices[first] == device)
             rows = rows[np.argsort(-count[rows], kind="stable")[:_MOST_CELLS]]
-            _add_effects(effects, cells[rows], mean[rows])
-        levels = zip(names, effects, strict=True)
-        return cls(tuple(Level(_numbered(of), effect) for of, effect in levels), _numbered(kinds))
+            surprise += _add_effects(effects, cells[rows], mean[rows])
+        levels = (
+            Level(_numbered(of), effect, _told(place, family, effect.shape))
+            for of, place, effect in zip(names, numbers, effects, strict=True)
+        )
+        return cls(tuple(levels), _numbered(kinds), float(np.sqrt(surprise / len(cells))))
 
     def column(self, places: Strings, families: Strings) -> Array:
         """The sum of the effects of each row's places on its family; shape (n,)."""
@@ -124,11 +132,34 @@ class PlaceEffects:
             total += np.where(rows >= 0, level.effect[rows, columns], 0.0)
         return total
 
+    def is_told(self, level: int, places: Strings, families: Strings) -> npt.NDArray[np.bool_]:
+        """Whether other families were run in each row's place of one width; shape (n,)."""
+        rows = _looked_up(self.levels[level].names, places[:, level])
+        told = self.levels[level].is_told[rows, _looked_up(self.families, families)]
+        return np.asarray((rows >= 0) & (told > 0), dtype=bool)
 
-def _add_effects(effects: list[Array], cells: Ints, mean: Array) -> None:
+    def doubt(self, places: Strings, families: Strings) -> Array:
+        """Standard deviation of what nobody told of each row's places; shape (n,)."""
+        variance = np.zeros(len(families))
+        for i, sd in enumerate(_PLACE_SD):
+            variance += np.where(self.is_told(i, places, families), 0.0, sd**2)
+        return np.asarray(self.spread * np.sqrt(variance))
+
+
+def _told(place: Ints, family: Ints, shape: tuple[int, ...]) -> Array:
+    """Whether, of each place, each family has others that were run there; last, whether any was."""
+    ran = np.zeros((shape[0], shape[1] - 1))
+    ran[place, family] = 1.0
+    n = ran.sum(axis=1, keepdims=True)
+    return np.asarray(np.hstack([n - ran, n]) > 0, dtype=float)
+
+
+def _add_effects(effects: list[Array], cells: Ints, mean: Array) -> float:
     """Estimate the effects of the places of one device, from the means of its cells.
 
-    ``cells`` holds the numbers of places, family and length; shape (n_cells, n_levels + 2).
+    ``cells`` holds the numbers of places, family and length; shape (n_cells, n_levels + 2). Returns
+    the sum of their squares, each in its own standard deviations: their number, were cells to
+    spread by 1.
     """
     *places, family, length = cells.T
     same_family = family[:, None] == family
@@ -147,6 +178,7 @@ def _add_effects(effects: list[Array], cells: Ints, mean: Array) -> None:
             others[own] = 0.0
         for sd, place, effect in zip(_PLACE_SD, places, effects, strict=True):
             effect[:, left_out] += sd**2 * np.bincount(place, others, minlength=len(effect))
+    return float(mean @ weight)
 
 
 def _numbered(names: Strings) -> dict[str, int]:

@@ -146,6 +146,15 @@ def test_experts_are_read_by_their_share() -> None:
     assert sparse.active_bytes == dense.active_bytes + 4_500_000 / 4
 
 
+def test_a_state_goes_through_memory_six_times() -> None:
+    """Of two layers with 10,000 floats each: gathered, replaced and copied back."""
+    model = make_model(is_recurrent=(True, False, True, False), state_elements=10_000)
+
+    more = roofline([make_case(model=model)]).kv_bytes - roofline([make_case()]).kv_bytes
+
+    assert more[0] == 2 * 10_000 * 4 * 6
+
+
 def test_a_sliding_window_caps_the_cache_that_is_read() -> None:
     """Half of the layers see 128 tokens only."""
     full = roofline([make_case()]).kv_bytes[0]

@@ -36,23 +36,23 @@ def test_the_sources_are_named() -> None:
         assert source in told
 
 
-def test_the_prior_beats_physics_on_a_machine_that_it_has_not_seen() -> None:
-    """One machine, told by the others, one of which has the same GPU, and by physics alone."""
+def test_the_prior_beats_physics_on_machines_that_it_has_not_seen() -> None:
+    """Each machine told by the others and by physics alone: prompts gain, decode needs no prior."""
     observations = [o for o in load_prior("CUDA") if o.reason is None]
-    machines = sorted({o.machine_id for o in observations}, key=lambda m: -_count(observations, m))
-    held_out = machines[2]
-    rest = [o for o in observations if o.machine_id != held_out]
-    pairs = [(o, c) for o in observations if o.machine_id == held_out and (c := Case.of(o))]
-    rows = build_rows(pairs)
-    errors = {}
-    for name, taught in (("prior", rest), ("physics", [])):
-        forecast = Predictor().fit(taught).forecast(rows.cases)
-        for phase in ("prefill", "decode"):
-            error = getattr(forecast, phase).mean - np.log(rows.seconds[phase])
-            errors[name, phase] = np.nanmedian(np.abs(error))
+    errors: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for held_out in {o.machine_id for o in observations}:
+        rest = [o for o in observations if o.machine_id != held_out]
+        pairs = [(o, c) for o in observations if o.machine_id == held_out and (c := Case.of(o))]
+        rows = build_rows(pairs)
+        for name, taught in (("prior", rest), ("physics", [])):
+            forecast = Predictor().fit(taught).forecast(rows.cases)
+            for phase in ("prefill", "decode"):
+                error = getattr(forecast, phase).mean - np.log(rows.seconds[phase])
+                errors[name, phase].extend(np.abs(error[np.isfinite(error)]))
+    typical = {key: float(np.median(found)) for key, found in errors.items()}
 
-    assert errors["prior", "prefill"] < errors["physics", "prefill"]
-    assert errors["prior", "decode"] < errors["physics", "decode"] < 0.15
+    assert typical["prior", "prefill"] < 0.8 * typical["physics", "prefill"]
+    assert typical["prior", "decode"] < 0.1
 
 
 def test_another_matrix_library_is_not_a_repeat() -> None:
@@ -76,7 +76,3 @@ def test_generation_through_a_web_interface_teaches_nothing() -> None:
 
     assert through_web
     assert all(o.decode_tps is None for o in through_web)
-
-
-def _count(observations: list[object], machine_id: str) -> int:
-    return sum(o.machine_id == machine_id for o in observations)  # type: ignore[attr-defined]

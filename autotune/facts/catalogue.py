@@ -37,10 +37,10 @@ _SIZE = re.compile(
 _ACTIVE = re.compile(r"(?<![a-z0-9])A(?P<size>\d+(?:\.\d+)?)B(?![a-z])", re.IGNORECASE)
 _SAYS_EXPERTS = re.compile(r"moe\b|\b\d+x\d", re.IGNORECASE)
 _IS_DYNAMIC = re.compile(r"(?<![A-Z0-9])UD[-_]|_XL(?![A-Z0-9])", re.IGNORECASE)
-"""Mixtures that keep finer what every token reads: of a file of Qwen3-235B-A22B in UD-Q3_K_XL the
-experts in Q3_K take all but 6.4 bits of each other weight; of Qwen3.6-35B-A3B in UD-Q4_K_M all
-others are in Q8_0."""
+"""Mixtures that keep finer what every token reads. The experts of a Qwen3-235B-A22B in UD-Q3_K_XL
+leave 6.4 bits to each other weight, those of a Qwen3-30B-A3B in UD-Q4_K_XL 8.3."""
 _FINEST = "Q8_0"
+"""The finest that those are in (ikawrakow/ik_llama.cpp, issue 1420, lists such a file's types)."""
 _K_ROW = 256
 _INSTEAD = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 """What llama-quantize takes for rows that are no multiple of 256 (``tensor_type_fallback`` in
@@ -270,7 +270,7 @@ def _sums(
     # Mixtures vary inside the layers: what the tables do not take is theirs.
     body = [group for group in elements if group not in ("embedding", "output")]
     rest = total - sum(n_bytes[group] for group in elements if group not in body)
-    if is_dynamic and "experts" in body:
+    if is_dynamic and "experts" in body:  # what they leave over is in all else, up to the finest
         always = [group for group in body if group != "experts"]
         n_always = sum(elements[group] for group in always)
         spare = rest - elements["experts"] * _expert_bits(shape, types) / 8

@@ -112,16 +112,17 @@ class PlaceEffects:
         )
         mean = np.bincount(index.ravel(), residual) / count
         effects = [np.zeros((len(of), len(kinds) + 1)) for of in names]
-        surprise = 0.0
+        surprise, n_cells = 0.0, 0
         for device in np.unique(devices):
             rows = np.flatnonzero(devices[first] == device)
             rows = rows[np.argsort(-count[rows], kind="stable")[:_MOST_CELLS]]
             surprise += _add_effects(effects, cells[rows], mean[rows])
+            n_cells += len(rows)
         levels = (
             Level(_numbered(of), effect, _told(place, family, effect.shape))
             for of, place, effect in zip(names, numbers, effects, strict=True)
         )
-        return cls(tuple(levels), _numbered(kinds), float(np.sqrt(surprise / len(cells))))
+        return cls(tuple(levels), _numbered(kinds), float(np.sqrt(surprise / n_cells)))
 
     def column(self, places: Strings, families: Strings) -> Array:
         """The sum of the effects of each row's places on its family; shape (n,)."""

@@ -42,9 +42,8 @@ leave 6.4 bits to each other weight, those of a Qwen3-30B-A3B in UD-Q4_K_XL 8.3.
 _FINEST = "Q8_0"
 """The finest that those are in (ikawrakow/ik_llama.cpp, issue 1420, lists such a file's types)."""
 _K_ROW = 256
-_INSTEAD = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
-"""What llama-quantize takes for rows that are no multiple of 256 (``tensor_type_fallback`` in
-llama.cpp's ``llama-quant.cpp``)."""
+"""Columns of a row that is to be in a K-quant. Experts of another width are in several types, and
+what those leave over says nothing."""
 _FAMILIES = {"deepseek2": "deepseek", "dots1": "dots", "qwen35moe": "qwen 3 5"}
 """What people call an architecture, where it is not the architecture's own name."""
 _BETWEEN = "[-_. ]?"
@@ -270,10 +269,10 @@ def _sums(
     # Mixtures vary inside the layers: what the tables do not take is theirs.
     body = [group for group in elements if group not in ("embedding", "output")]
     rest = total - sum(n_bytes[group] for group in elements if group not in body)
-    if is_dynamic and "experts" in body:  # what they leave over is in all else, up to the finest
+    if is_dynamic and "experts" in body and shape.n_ff_expert % _K_ROW == 0:
         always = [group for group in body if group != "experts"]
         n_always = sum(elements[group] for group in always)
-        spare = rest - elements["experts"] * _expert_bits(shape, types) / 8
+        spare = rest - n_bytes["experts"]
         least, most = element_bits(types.main), element_bits(_FINEST)
         bits = min(max(8 * spare / n_always, least), max(least, most))
         for group in always:
@@ -301,10 +300,3 @@ def _kinds(
     if types.is_float and total < 1.5 * sum(elements.values()) and "experts" in elements:
         kinds["experts"] = "MXFP4"  # as gpt-oss is published: only the experts are quantised
     return kinds
-
-
-def _expert_bits(shape: Shape, types: TensorTypes) -> float:
-    """Bits per weight of experts in the main type; a third of them in rows of their own width."""
-    main = element_bits(types.main)
-    fits = shape.n_ff_expert % _K_ROW == 0 or types.main not in _INSTEAD
-    return main if fits else (2 * main + element_bits(_INSTEAD[types.main])) / 3

@@ -158,14 +158,24 @@ def test_a_dynamic_mixture_spares_the_experts() -> None:
 
 
 def test_a_dynamic_mixture_that_is_larger_has_finer_experts() -> None:
-    """Q8_0 is the finest; rows of 1408 hold no K-quant and are in Q5_0."""
+    """All else is in Q8_0 at most."""
+    model = described_model(
+        name="Hunyuan-A13B-Instruct-UD-Q6_K_XL", n_params=80_393_183_232, model_bytes=70_500_000_000
+    )
+    bits = {t.group: 8 * t.n_bytes / t.n_elements for t in model.tensors}
+
+    assert [bits["attention"], bits["ffn"]] == pytest.approx([8.5, 8.5])
+    assert 6.6 < bits["experts"] < 7
+
+
+def test_of_experts_without_k_quants_nothing_is_left_over() -> None:
+    """Rows of 1408 are in Q5_0 and Q8_0, nobody knows how many: all layers are taken as alike."""
     model = described_model(
         name="GLM-4.5-Air-UD-Q4_K_XL", n_params=110_468_824_832, model_bytes=73_000_000_000
     )
     bits = {t.group: 8 * t.n_bytes / t.n_elements for t in model.tensors}
 
-    assert bits["attention"] == pytest.approx(8.5)
-    assert (4.5 * 2 + 5.5) / 3 < bits["experts"] < 5.5
+    assert bits["attention"] == pytest.approx(bits["experts"])
 
 
 def test_beside_experts_in_mxfp4_all_is_q8() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from autotune.domain.machine import GPUFacts, MachineFacts
+from autotune.domain.study import Observation
 from autotune.facts.devices import bandwidth_spread
 from autotune.features.case import Case
 from autotune.features.columns import build_features
@@ -150,6 +151,28 @@ def test_one_device_says_a_fifth_of_what_the_next_one_is() -> None:
     shift = np.median(told.mean - typical.mean)
     assert 0.1 * np.log(10) < shift < 0.3 * np.log(10)
     assert (told.sd < typical.sd * 1.3).all()
+
+
+def test_where_a_family_ran_alone_its_next_model_is_on_a_new_device() -> None:
+    """What the family itself did there says nothing of it: as much is known as where nobody ran."""
+    everything = [o for o in strangers() if o.prefill_tps]
+    first = [o for o in everything if o.machine_id == everything[0].machine_id]
+    alone = [o for o in first if o.model.architecture == "gemma2"]
+
+    def on(observation: Observation, card: str) -> Observation:
+        machine = MachineFacts(cpu="", gpus=(GPUFacts(name=card),))
+        return dataclasses.replace(observation, machine=machine, machine_id=card)
+
+    def doubt(card: str) -> float:
+        cases = [case for o in alone if (case := Case.of(on(o, card)))]
+        model = dataclasses.replace(cases[0].model, model_id="another")
+        asked = [dataclasses.replace(case, model=model) for case in cases]
+        return float(np.mean(predictor.forecast(asked).prefill.sd))
+
+    here, nowhere = "NVIDIA GeForce RTX 3070", "NVIDIA GeForce RTX 3080"
+    predictor = Predictor().fit([*everything, *(on(o, here) for o in alone)])
+
+    assert doubt(here) == pytest.approx(doubt(nowhere), rel=0.1)
 
 
 def test_how_fast_a_gpu_is_that_nobody_lists_is_anybodys_guess() -> None:

@@ -8,7 +8,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # GCC 12 drops llama.cpp's AMX tile shapes, and the first long prompt ends in SIGILL: built without.
-# Nor from pip's cache: a wheel that was compiled there without these flags would be taken for ours.
 export CFLAGS += -U__AMX_INT8__
 export CXXFLAGS += -U__AMX_INT8__
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
@@ -35,6 +34,7 @@ clean:
 	rm -rf $(VENV) .native
 
 # The extras only add packages: whichever comes first, the other re-uses its environment.
+# Nothing from pip's cache: a wheel compiled there without our flags would be taken for ours.
 $(VENV)/%.stamp: pyproject.toml | $(VENV)
 	$(BIN)/python -m pip install --quiet --no-cache-dir --editable '.[$*]'
 	touch $@

@@ -38,9 +38,13 @@ _ACTIVE = re.compile(r"(?<![a-z0-9])A(?P<size>\d+(?:\.\d+)?)B(?![a-z])", re.IGNO
 _SAYS_EXPERTS = re.compile(r"moe\b|\b\d+x\d", re.IGNORECASE)
 _IS_DYNAMIC = re.compile(r"(?<![A-Z0-9])UD[-_]|_XL(?![A-Z0-9])", re.IGNORECASE)
 """Mixtures that keep finer what every token reads. The experts of a Qwen3-235B-A22B in UD-Q3_K_XL
-leave 6.4 bits to each other weight, those of a Qwen3-30B-A3B in UD-Q4_K_XL 8.3."""
+leave 6.9 bits to each weight of the other tensors in the layers, those of a Qwen3-30B-A3B in
+UD-Q4_K_XL 8.5."""
 _FINEST = "Q8_0"
-"""The finest that those are in (ikawrakow/ik_llama.cpp, issue 1420, lists such a file's types)."""
+"""The finest that those are in, by which their mixture is called (ikawrakow/ik_llama.cpp, issue
+1420, lists such a file's types)."""
+_TABLES = ("embedding", "output")
+"""Tensor groups outside the layers."""
 _K_ROW = 256
 """Columns of a row that is to be in a K-quant. Experts of another width are in several types, and
 what those leave over says nothing."""
@@ -267,7 +271,7 @@ def _sums(
     kinds = _kinds(shape, types, elements, total)
     n_bytes = {group: n * element_bits(kinds[group]) / 8 for group, n in elements.items()}
     # Mixtures vary inside the layers: what the tables do not take is theirs.
-    body = [group for group in elements if group not in ("embedding", "output")]
+    body = [group for group in elements if group not in _TABLES]
     rest = total - sum(n_bytes[group] for group in elements if group not in body)
     if is_dynamic and "experts" in body and shape.n_ff_expert % _K_ROW == 0:
         always = [group for group in body if group != "experts"]
@@ -283,7 +287,7 @@ def _sums(
         yield TensorSum(
             group=group,
             type=kinds[group],
-            n_tensors=1 if group in ("embedding", "output") else shape.n_layers,
+            n_tensors=1 if group in _TABLES else shape.n_layers,
             n_elements=round(n),
             n_bytes=round(n_bytes[group] * (stretch if group in body else 1.0)),
         )

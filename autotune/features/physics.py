@@ -127,9 +127,9 @@ class Roofline:
     load_s: Array
     """The file through memory once, the vocabulary built, the KV cache cleared."""
     decode_bytes: Array
-    """Bytes that one generated token reads."""
+    """Bytes that one generated token moves."""
     kv_bytes: Array
-    """The part of ``decode_bytes`` that is KV cache."""
+    """The part of ``decode_bytes`` that is KV cache and recurrent state."""
     decode_is_memory: Array
     """1 where decode is bound by memory, 0 where by arithmetic."""
     prefill_balance: Array

@@ -33,7 +33,8 @@ N_AT_LENGTH = 5
 """So many of the places, the last ones, are to a prompt others at each length."""
 _PLACE_SD = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0)
 """How far places lie apart, in spreads of single cells. (Most likely of the public telemetry's
-prompts: all between 0.3 and 1, with or without experts on one device 1.7.)"""
+prompts: all between 0.3 and 1, with or without experts on one device 1.7; a build's attention was
+not asked for.)"""
 N_PLACES = len(_PLACE_SD)
 _FAMILY_SD = 0.6
 _FAMILY_AT_LENGTH_SD = 1.0

@@ -6,7 +6,6 @@ The binding and the tools are then of the same revision, and can be compared lik
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tarfile
@@ -35,10 +34,8 @@ def main(folder: Path) -> None:
     project = sources / f"llama_cpp_python-{release}" / "vendor" / "llama.cpp"
     cmake = _cmake()
     subprocess.run([*cmake, "-S", str(project), "-B", str(folder), *_OPTIONS], check=True)
-    # A bare --parallel would start all of its compilers at once.
-    jobs = str(os.cpu_count() or 1)
-    build = [*cmake, "--build", str(folder), "--parallel", jobs, "--target", *TARGETS]
-    subprocess.run(build, check=True)
+    # CMAKE_BUILD_PARALLEL_LEVEL says how many compilers; a bare --parallel starts all at once.
+    subprocess.run([*cmake, "--build", str(folder), "--target", *TARGETS], check=True)
 
 
 def _download(release: str, folder: Path) -> list[Path]:

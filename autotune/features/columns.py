@@ -19,7 +19,7 @@ from autotune.features.arrays import CaseArrays
 from autotune.features.case import Array, Case
 from autotune.features.physics import Roofline, model_work, roofline
 
-FEATURE_VERSION = 7
+FEATURE_VERSION = 8
 """Number of this table. A fitted predictor of another version is refused and refitted."""
 
 PHASES = ("prefill", "decode", "load")
@@ -29,6 +29,8 @@ _K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 _SMALL_QUANTS = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS")
 _FLOATS = ("F16", "F32", "BF16")
 _OFFLOAD_TOKENS = 32
+_LEAST_SHARE = 3e-4
+"""Of attention in a prompt's FLOPs: less of it is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,9 @@ FEATURES: tuple[Feature, ...] = (
             "pd", lambda a, _: a.flash_attn * _depth(a)),
     Feature("kv_quantised", "ratio", "config", "quantised caches are unpacked at each read",
             "pd", lambda a, _: 2 - (a.bytes_k + a.bytes_v) / 2),
+    Feature("attention_share", "log4 / 3 %", "model",
+            "what looking back takes of a prompt, its kernels make or break",
+            "p", lambda _, r: _log2(np.maximum(r.attention_share, _LEAST_SHARE) / 0.03) / 2),
     Feature("depth", "log2", "workload", "attention grows with what is cached",
             "pd", lambda a, _: _depth(a)),
     Feature("generated", "log2 / 128", "workload", "the first tokens still warm the caches up",

@@ -135,6 +135,8 @@ class Roofline:
     prefill_balance: Array
     """Base-2 logarithm of the time for memory over the time for arithmetic, on the device that
     takes longer: above 0 memory binds. Within ±8."""
+    attention_share: Array
+    """Of a prompt's FLOPs the part that looks back: QKᵀ and the weighted sum of values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ def roofline(arrays: CaseArrays) -> Roofline:
     work = _Work(arrays)
     share = _shares(arrays, work)
     decode, decode_bytes, kv_bytes, decode_memory = _decode(arrays, work, share)
-    prefill, balance = _prefill(arrays, work, share)
+    prefill, balance, attention_share = _prefill(arrays, work, share)
     return Roofline(
         prefill_s=prefill,
         decode_s=decode,
@@ -160,6 +162,7 @@ def roofline(arrays: CaseArrays) -> Roofline:
         kv_bytes=kv_bytes,
         decode_is_memory=decode_memory,
         prefill_balance=balance,
+        attention_share=attention_share,
     )
 
 
@@ -237,8 +240,8 @@ def _decode(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Arra
     return seconds, total, kv_bytes, is_memory.astype(float)
 
 
-def _prefill(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Array]:
-    """(seconds, balance) of the whole prompt."""
+def _prefill(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Array, Array]:
+    """(seconds, balance, share of attention) of the whole prompt."""
     n_prompt = arrays.n_prompt
     batch = np.maximum(np.minimum(arrays.n_ubatch, n_prompt), 1)
     passes = np.ceil(n_prompt / arrays.n_ubatch)
@@ -275,7 +278,8 @@ def _prefill(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Arr
     seconds = np.maximum(on_gpu_s + on_host_s, _MIN_S) + sent / arrays.link
     memory, arithmetic = np.where(on_gpu_s > on_host_s, gpu, host)
     balance = np.log2(np.maximum(memory, _MIN_S) / np.maximum(arithmetic, _MIN_S))
-    return np.where(n_prompt > 0, seconds, 0.0), np.clip(balance, -_FAR, _FAR)
+    looking_back = attention / (2 * work.body_params + attention)
+    return np.where(n_prompt > 0, seconds, 0.0), np.clip(balance, -_FAR, _FAR), looking_back
 
 
 def _over(amount: Array, rate: Array) -> Array:

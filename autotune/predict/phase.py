@@ -30,7 +30,8 @@ from autotune.features.columns import COLUMNS, KNOB_COLUMNS
 from autotune.predict.calibration import ABROAD, COVERAGE, Calibration, tier_of
 from autotune.predict.ensemble import Ensemble, deal_folds, fit_ensembles, fit_linear
 from autotune.predict.noise import NOISE_SD
-from autotune.predict.places import BUILD, DEVICE, MACHINE, N_AT_LENGTH, PlaceEffects
+from autotune.predict.place_effects import PlaceEffects, locate
+from autotune.predict.places import BUILD, DEVICE, MACHINE
 from autotune.predict.process import KERNELS, Process
 from autotune.predict.subjects import Bools, Ints, Strings, Subjects
 from autotune.predict.typical import Slowdown
@@ -61,8 +62,6 @@ constants are known (public telemetry: prefill reaches 4 to 50 % of the arithmet
 SUPPORT_MARGIN = 2.0
 """How far beyond the smallest and largest measured value a column may lie: columns are logarithms
 to base two, so four times as far. Beyond that the general part is not asked."""
-_MOST_OCTAVES = 14
-"""Prompts of 8,192 tokens and more are alike."""
 _PRETENDED_RUNS = (1, 2, 5)
 """Numbers of runs that calibration pretends to have."""
 
@@ -80,14 +79,13 @@ class PhaseRegressor:
     """Log slowdown of one phase. Without data it answers the prior."""
 
     def __init__(self, phase: str, typical: Slowdown) -> None:
-        self.typical, self.prior_sd = typical, typical.sd
+        self.phase, self.typical, self.prior_sd = phase, typical, typical.sd
         self._on_paper_sd = max(typical.sd, _ON_PAPER_SD[phase])
         names = COLUMNS[phase]
         self._floor = names.index(f"{phase}_floor") if f"{phase}_floor" in names else None
         self._on_host = names.index("on_host")
         self._knobs = list(KNOB_COLUMNS[phase])
         self._kernel = KERNELS[phase]
-        self._prompt = names.index("prompt") if phase == "prefill" else None
 
     def fit(
         self,
@@ -156,14 +154,14 @@ class PhaseRegressor:
         self.center_ = weight @ y / (weight.sum() + 0.5)
         self.low_, self.high_ = x.min(axis=0), x.max(axis=0)
         self.n_families_ = len(np.unique(subjects.families))
-        places, length, x = self._places(x, subjects), self._octave(x), self._told(x)
+        where, x = locate(self.phase, x, subjects), self._told(x)
         families, devices, y = subjects.families, subjects.devices, y - self.center_
         rest = y - fit_linear(x, y, weight).predict(x)
-        self.places_ = PlaceEffects.fit(places, families, rest, devices=devices, length=length)
-        columns = np.hstack([x, self.places_.column(places, families)[:, None]])
+        self.places_ = PlaceEffects.fit(self.phase, where, rest, devices=devices)
+        beside = y - self.places_.column(where)
         self.folds_ = deal_folds(families)
         fold = _numbers(self.folds_, families)
-        self.home_ = fit_ensembles(columns, y, weight, families, fold)
+        self.home_ = fit_ensembles(x, beside, weight, families, fold)
         _, counts = np.unique(devices, return_counts=True)
         self.n_devices_ = len(counts)
         few = (counts >= _MIN_DEVICE_ROWS).sum() < _MIN_DEVICES
@@ -223,21 +221,16 @@ class PhaseRegressor:
             return typical, self._doubt(subjects)
         known, supported = self._is_home(subjects), self.is_supported(x)
         mean, sd = np.empty((2, len(x)))
-        kind = subjects.kinds * _MOST_OCTAVES + self._octave(x)
-        _, first, index = np.unique(kind, return_index=True, return_inverse=True)
-        kinds = subjects.take(first)
-        where = self._places(x[first], kinds)
-        effect = self.places_.column(where, kinds.families)
-        unknown = self.places_.doubt(where, kinds.families)[index]
-        x = self._told(x)
-        columns = np.hstack([x, effect[index, None]])
-        fold = _numbers(self.folds_, kinds.families)[index]
+        where = locate(self.phase, x, subjects)
+        effect, unknown = self.places_.column(where), self.places_.doubt(where)
+        x, fold = self._told(x), _numbers(self.folds_, where.families)[where.index]
         away = _numbers(self.devices_, subjects.devices) if self.devices_ else fold
         for rows, told in (
-            (known, _cross_fitted(self.home_, columns[known], fold[known])),
+            (known, _cross_fitted(self.home_, x[known], fold[known])),
             (~known, _cross_fitted(self.abroad_, x[~known], away[~known])),
         ):
             mean[rows], sd[rows] = told
+        mean[known] += effect[known]
         theirs = mean[~known], sd[~known], subjects.take(~known)
         mean[~known], sd[~known] = self._beside_prior(*theirs)
         mean[~supported] = -self.center_
@@ -245,20 +238,6 @@ class PhaseRegressor:
         floor = self.prior_sd if has_few else _MEMBER_SD
         sd[known] = np.hypot(np.hypot(sd[known], floor), unknown[known])
         return typical + self.center_ + mean, np.maximum(sd, self.prior_sd) if has_few else sd
-
-    def _places(self, x: Array, subjects: Subjects) -> Strings:
-        """Of a prompt the narrow ones at its length."""
-        if self._prompt is None:
-            return subjects.places
-        wide, narrow = np.split(subjects.places, [-N_AT_LENGTH], axis=1)
-        length = self._octave(x).astype(str)[:, None]
-        return np.hstack([wide, np.char.add(np.char.add(narrow, "/"), length)])
-
-    def _octave(self, x: Array) -> Ints:
-        """Doublings of a prompt's length, from 0; shape (n,)."""
-        if self._prompt is None:
-            return np.zeros(len(x), dtype=np.intp)
-        return np.clip(np.round(x[:, self._prompt] + 9), 0, _MOST_OCTAVES - 1).astype(np.intp)
 
     def _typical(self, x: Array, subjects: Subjects) -> Array:
         """What is typical of the engine; shape (n,)."""
@@ -310,7 +289,7 @@ class PhaseRegressor:
             return np.zeros(len(subjects.families), dtype=bool)
         kinds, index = subjects.distinct()
         families = np.where(len(self.folds_) < _MIN_FAMILIES, _NOBODY, kinds.families)
-        return self.places_.is_told(DEVICE, kinds.places, families)[index]
+        return self.places_.is_told(DEVICE, kinds.places[:, DEVICE], families)[index]
 
     def _scores(
         self,

@@ -19,7 +19,7 @@ from autotune.domain.workload import Workload
 from autotune.features.case import Array, Case
 from autotune.features.columns import PHASES, FeatureTable, build_features
 from autotune.predict.noise import noise_by_machine
-from autotune.predict.places import MACHINE, N_PLACES, place_names
+from autotune.predict.places import MACHINE, WIDTHS, place_names
 from autotune.predict.subjects import Subjects
 
 Key = tuple[str, Config, Workload]
@@ -54,7 +54,7 @@ def subjects_of(cases: Sequence[Case], *, fully: bool = False) -> Subjects:
             names = (group_name(case), family_name(case.model), *place_names(case))
             index[key] = kinds.setdefault(names, len(kinds))
         rows.append(index[key])
-    table = np.array(list(kinds), dtype=str).reshape(-1, 2 + N_PLACES)
+    table = np.array(list(kinds), dtype=str).reshape(-1, 2 + len(WIDTHS))
     table = table[np.array(rows, dtype=np.intp)]
     configs = [f"{case.build}/{_without_context(case.config)}" for case in cases] if fully else []
     return Subjects(

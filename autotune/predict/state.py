@@ -28,7 +28,7 @@ from autotune.predict.forest import Forest
 from autotune.predict.known import Attempt, Known, Told
 from autotune.predict.memory import MemoryRegressor
 from autotune.predict.phase import PhaseRegressor
-from autotune.predict.places import Level, PlaceEffects
+from autotune.predict.place_effects import Level, PlaceEffects
 from autotune.predict.predictor import Predictor
 from autotune.predict.process import Kernel, Process
 from autotune.predict.success import SuccessClassifier

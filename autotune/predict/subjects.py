@@ -16,7 +16,7 @@ Ints = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
-    """Whom rows are about; names of shape (n,), places of shape (n, N_PLACES)."""
+    """Whom rows are about; names of shape (n,), places of shape (n, len(WIDTHS))."""
 
     groups: Strings
     """One model on one machine with one backend."""

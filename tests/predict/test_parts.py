@@ -14,9 +14,11 @@ from autotune.features.case import Case
 from autotune.features.columns import build_features
 from autotune.predict.calibration import Calibration, tier_of, weighted_quantile
 from autotune.predict.ensemble import deal_folds, fit_linear
-from autotune.predict.places import PlaceEffects, device_name, flavour_of
+from autotune.predict.place_effects import PlaceEffects, Whereabouts, locate
+from autotune.predict.places import WIDTHS, device_name, flavour_of
 from autotune.predict.predictor import Predictor
 from autotune.predict.process import Kernel, Process
+from autotune.predict.rows import subjects_of
 from autotune.predict.typical import typical_of
 from tests.predict.strangers import strangers
 
@@ -25,42 +27,50 @@ HERE = np.array([["m/CUDA", "m/CUDA/1"]])
 """Interface and build."""
 
 
-def make_places(builds: list[str]) -> np.ndarray:
-    """Of each row device, machine, flavour, build and the narrow ones: ``DEVICE BUILD`` by name."""
+def make_places(
+    builds: list[str], families: list[str] | np.ndarray, *, loading: float = 1.0
+) -> Whereabouts:
+    """Of rows on ``DEVICE BUILD`` each: their widths of a load, at one length."""
     split = [name.split() for name in builds]
-    return np.array(
-        [[d, f"{d}/0", d, f"{d}/{b}", f"{d}/{b}", f"{d}/fa", f"{d}/dense", d] for d, b in split]
+    n = len(builds)
+    return Whereabouts(
+        names=np.array(
+            [[d, f"{d}/0", d, f"{d}/{b}", f"{d}/{b}", f"{d}/fa", f"{d}/dense", d] for d, b in split]
+        ),
+        families=np.array(families),
+        length=np.zeros(n, dtype=np.intp),
+        index=np.arange(n),
+        loading=np.full((n, 8), loading),
     )
 
 
-def fit_places(places: np.ndarray, families: np.ndarray, residual: np.ndarray) -> PlaceEffects:
-    """Learned of one length."""
-    length = np.zeros(len(families), dtype=np.intp)
-    return PlaceEffects.fit(places, families, residual, devices=places[:, 0], length=length)
+def fit_places(where: Whereabouts, residual: np.ndarray) -> PlaceEffects:
+    """Learned of these."""
+    return PlaceEffects.fit("load", where, residual, devices=where.names[:, 0])
 
 
 def test_a_place_is_what_its_other_families_say() -> None:
     """Two families at +0.4 speak for a third, and less for another build; none for itself."""
-    families = np.array(["a", "b", "c", "a"])
-    places = make_places(["fast 1", "fast 1", "fast 1", "slow 1"])
-    effects = fit_places(places, families, np.array([0.4, 0.4, 9.9, 0.0]))
-    new = make_places(["fast 1", "fast 2"])
+    places = make_places(["fast 1", "fast 1", "fast 1", "slow 1"], ["a", "b", "c", "a"])
+    effects = fit_places(places, np.array([0.4, 0.4, 9.9, 0.0]))
 
-    here, next_build = effects.column(new, np.array(["c", "c"]))
+    here, next_build = effects.column(make_places(["fast 1", "fast 2"], ["c", "c"]))
 
-    assert 0.25 < next_build < here < 0.4
-    assert effects.column(places, families)[3] == 0
+    assert 0.2 < next_build < here < 0.4
+    assert effects.column(places)[3] == 0
 
 
 def test_what_nobody_told_of_a_place_is_doubted() -> None:
     """All of a device that a family ran on alone; of one with others, the new build at most."""
     random = np.random.default_rng(3)
     families = np.repeat(["a", "b", "c"], 20)
-    places = make_places(["shared 1"] * 40 + ["alone 1"] * 20)
-    effects = fit_places(places, families, random.normal(scale=0.1, size=60))
-    new = make_places(["shared 1", "shared 2", "alone 1", "nowhere 1"])
+    places = make_places(["shared 1"] * 40 + ["alone 1"] * 20, families)
+    effects = fit_places(places, random.normal(scale=0.1, size=60))
+    new = ["shared 1", "shared 2", "alone 1", "nowhere 1"]
 
-    of_new, of_a, of_c = (effects.doubt(new, np.full(4, family)) for family in ("new", "a", "c"))
+    of_new, of_a, of_c = (
+        effects.doubt(make_places(new, [family] * 4)) for family in ("new", "a", "c")
+    )
 
     assert of_new[0] == of_a[0] == of_c[0] == 0
     assert 0 < of_new[1] < of_new[3]
@@ -72,23 +82,22 @@ def test_what_others_say_is_what_they_say_alone() -> None:
     """Leaving a family out of what was learned is as good as never having met it."""
     random = np.random.default_rng(1)
     families = random.choice(list("abcd"), 60)
-    places = make_places([f"gpu {n}" for n in random.integers(0, 4, 60)])
+    builds = np.array([f"gpu {n}" for n in random.integers(0, 4, 60)])
     residual = random.normal(size=60)
-    known = families != "c"
+    known, asked = families != "c", make_places(builds, ["c"] * 60)
 
-    told = fit_places(places, families, residual).column(places, np.full(60, "c"))
-    alone = fit_places(places[known], families[known], residual[known])
+    told = fit_places(make_places(builds, families), residual).column(asked)
+    alone = fit_places(make_places(builds[known], families[known]), residual[known])
 
-    assert told == pytest.approx(alone.column(places, np.full(60, "c")))
+    assert told == pytest.approx(alone.column(asked))
 
 
 def test_a_build_that_met_slow_models_is_not_a_slow_build() -> None:
     """Two builds are alike on the one family that ran with both; the others ran with one each."""
-    families = np.array(["a", "b", "c", "d", "e", "e"])
-    builds = make_places([f"gpu {n}" for n in (1, 1, 2, 2, 1, 2)])
-    effects = fit_places(builds, families, np.array([1.0, 1.0, -1.0, -1.0, 0.0, 0.0]))
+    builds = make_places([f"gpu {n}" for n in (1, 1, 2, 2, 1, 2)], list("abcdee"))
+    effects = fit_places(builds, np.array([1.0, 1.0, -1.0, -1.0, 0.0, 0.0]))
 
-    slow, fast = effects.column(make_places(["gpu 1", "gpu 2"]), np.array(["new", "new"]))
+    slow, fast = effects.column(make_places(["gpu 1", "gpu 2"], ["new", "new"]))
 
     # Without effects of families: 0.57 and -0.57.
     assert 0 < slow - fast < 0.8
@@ -207,9 +216,74 @@ def test_a_second_device_with_one_run_is_learned_of() -> None:
 
 def test_an_unknown_place_has_no_effect() -> None:
     """Nothing is known of it."""
-    effects = fit_places(make_places(["gpu 1"]), np.array(["a"]), np.array([0.5]))
+    effects = fit_places(make_places(["gpu 1"], ["a"]), np.array([0.5]))
 
-    assert effects.column(make_places(["new 1"]), np.array(["b"])) == 0
+    assert effects.column(make_places(["new 1"], ["b"])) == 0
+
+
+def test_many_runs_of_one_family_are_still_one_family() -> None:
+    """What it does with ten builds of an interface may be its own: half of it is believed."""
+    once = fit_places(make_places(["gpu 1"], ["a"]), np.array([0.5]))
+    often = fit_places(make_places([f"gpu {n}" for n in range(10)], ["a"] * 10), np.full(10, 0.5))
+    asked = make_places(["gpu 99"], ["new"])
+
+    assert 0 < once.column(asked) < often.column(asked) < 0.5 * 0.5
+
+
+def test_what_attention_does_is_felt_by_its_share() -> None:
+    """A prompt of which four times as much is attention feels twice what its kernels do."""
+    cases = [case for o in strangers() if (case := Case.of(o)) and case.workload.n_prompt == 2048]
+    share = build_features(cases).roofline.attention_share
+
+    where = locate("prefill", build_features(cases).x["prefill"], subjects_of(cases))
+    by_attention = [width.by_attention for width in WIDTHS if "prefill" in width.phases]
+    felt = where.loading[:, by_attention]
+
+    assert np.ptp(share) > 0
+    assert felt == pytest.approx(np.sqrt(share / 0.03)[:, None] * [1, 1])
+    assert (where.loading[:, ~np.array(by_attention)] == 1).all()
+
+
+def test_what_is_felt_twice_counts_twice() -> None:
+    """Of an effect that others felt at a loading of 1."""
+    places = make_places(["gpu 1"] * 3, ["a", "b", "c"])
+    effects = fit_places(places, np.array([0.4, 0.5, 0.6]))
+
+    once, twice = (effects.column(make_places(["gpu 1"], ["new"], loading=x)) for x in (1.0, 2.0))
+
+    assert 0 < once < 0.5
+    assert twice == pytest.approx(2 * once)
+
+
+def test_only_decode_has_places_by_element_type() -> None:
+    """And only a prompt has others at each length."""
+    cases = [case for o in strangers()[:1] if (case := Case.of(o))]
+    table = build_features(cases)
+    prefill, decode = (locate(p, table.x[p], subjects_of(cases)) for p in ("prefill", "decode"))
+
+    assert decode.names[0, -1].endswith(f"/{cases[0].model.tensors[0].type}")
+    assert prefill.names.shape[1] == decode.names.shape[1] - 1
+    assert list(prefill.names[0, :3]) == list(decode.names[0, :3])
+    assert list(prefill.names[0, 3:]) == [
+        f"{name}/{prefill.length[0]}" for name in decode.names[0, 3:-1]
+    ]
+
+
+def test_builds_differ_by_what_places_tell() -> None:
+    """No tree blurs it: a new model's two forecasts lie as far apart as the builds' places."""
+    old = [o for o in strangers() if o.prefill_tps]
+    new = [dataclasses.replace(o, build="200", prefill_tps=1.1 * o.prefill_tps) for o in old]
+    unseen = "llama-8B-Q4_0"
+    predictor = Predictor().fit([o for o in (*old, *new) if o.model.name != unseen])
+    cases = [c for o in old if o.model.name == unseen and (c := Case.of(o))]
+
+    before, after = (
+        predictor.forecast([dataclasses.replace(c, build=build) for c in cases]).prefill.mean
+        for build in (cases[0].build, "200")
+    )
+
+    assert (before - after > 0.02).all()
+    assert before - after == pytest.approx(np.log(1.1), abs=0.05)
 
 
 def test_a_build_that_is_fast_at_one_length_is_so_there() -> None:

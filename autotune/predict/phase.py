@@ -5,8 +5,11 @@ models and configurations where seconds do not. Learned is what lies beyond what
 engine (:mod:`autotune.predict.typical`), in three stages:
 
 1. places: what this build of an engine does on this device, from the other models run there
-   (:mod:`autotune.predict.places`);
-2. an ensemble over all models and machines (:mod:`autotune.predict.ensemble`);
+   (:mod:`autotune.predict.place_effects`);
+2. what they leave over, by an ensemble over all models and machines
+   (:mod:`autotune.predict.ensemble`): trees that saw places as a column would blur the steps
+   between them (Hajjem, Bellavance, Larocque, "Mixed-effects random forest for clustered data",
+   Journal of Statistical Computation and Simulation 84(6), 2014);
 3. for a model with runs on this machine, a Gaussian process on what the ensemble misses
    (:mod:`autotune.predict.process`).
 
@@ -157,7 +160,7 @@ class PhaseRegressor:
         where, x = locate(self.phase, x, subjects), self._told(x)
         families, devices, y = subjects.families, subjects.devices, y - self.center_
         rest = y - fit_linear(x, y, weight).predict(x)
-        self.places_ = PlaceEffects.fit(self.phase, where, rest, devices=devices)
+        self.places_ = PlaceEffects.fit(where, rest, devices=devices)
         beside = y - self.places_.column(where)
         self.folds_ = deal_folds(families)
         fold = _numbers(self.folds_, families)

@@ -3,11 +3,12 @@
 A new model on a known machine is not a blank: the machine's other models already told how much of
 its rooflines each build reaches. A row lies in several places at once, wide and narrow
 (:mod:`autotune.predict.places`). What a build's attention does to a prompt is felt by the root of
-the share of it that is attention: by flash attention two builds of one machine change prompts of
-2,048 tokens from +25 to -16 % where that is 4 %, from +12 to -3 % where it is 1.5 %.
+the share of it that is attention: with HIP kernels flash attention costs prompts of 2,048 tokens of
+three models 14 % where that is 1.5 %, 28 % where it is 4 %, 66 % where it is 13 %. (Other powers of
+it, 0, 1/4, 3/4 and 1, are less likely by 219, 23, 81 and 176 in the logarithm, over 2,134 cells.)
 
-Residuals are the sum of what each place does, of what is peculiar to a family on that device, and
-of the rest, all normal with fixed standard deviations. Places and families are estimated together,
+Residuals are the sum of what each place does, of what is peculiar to a family where it ran, and of
+the rest, all normal with fixed standard deviations. Places and families are estimated together,
 because builds are not run with the same models: one that met slow models only is not a slow build.
 A family never speaks for itself. Robinson, "That BLUP is a good thing", Statistical Science 6(1),
 1991; what the others say without one block of rows: Rasmussen & Williams, "Gaussian Processes for
@@ -22,15 +23,21 @@ import numpy as np
 
 from autotune.features.case import Array
 from autotune.features.columns import COLUMNS
-from autotune.predict.places import DEVICE, FLAVOUR, WIDTHS, Width
+from autotune.predict.places import DEVICE, FLAVOUR, WIDTHS
 from autotune.predict.subjects import Bools, Ints, Strings, Subjects
 
-_ALIKE_SD = 1.0
-"""How far a family lies from the others wherever one interface runs it, in spreads of cells."""
-_ALIKE_AT_LENGTH_SD = 2.0
-"""How far beyond that at one length: each interface has its own kernels for some shapes."""
-_ALIKE_WITH_FLAVOUR_SD = 1.0
-"""And with one flavour of the builds, at one length."""
+_PLACE_SD = 1.0
+_AT_LENGTH_SD = 2.0
+"""How far places lie apart, in spreads of single cells; last those that are to a prompt others at
+each length: its kernels differ more than those that wait for memory. (Likelier than 1 by 171; 3 is
+as likely.)"""
+_FAMILY_SD = 1.0
+"""How far a family lies from the others on one interface to a device, in the same unit."""
+_FAMILY_AT_LENGTH_SD = 2.0
+"""How far beyond that at one length: every interface has kernels that suit some shapes."""
+_FAMILY_AND_FLAVOUR_SD = 1.0
+"""And with one flavour of the builds, at one length. (Families that lie apart on all interfaces at
+once, by 0.6 and at each length by 1, are less likely by 755.)"""
 _MOST_CELLS = 3000
 """Of one device; those with the most rows are kept."""
 _MOST_OCTAVES = 14
@@ -51,32 +58,37 @@ class Whereabouts:
     """Which of them each row is; shape (n,)."""
     loading: Array
     """How much each row feels of each place, 1 as a rule; shape (n, n_widths)."""
+    sd: tuple[float, ...]
+    """How far places of each width lie apart, in spreads of single cells."""
 
 
 def locate(phase: str, x: Array, subjects: Subjects) -> Whereabouts:
     """Where the rows x of a phase lie, of shape (n, n_features)."""
-    widths, columns = _widths(phase), COLUMNS[phase]
-    length, loading = np.zeros(len(x), dtype=np.intp), np.ones((len(x), len(widths)))
+    columns = COLUMNS[phase]
+    length, loading = np.zeros(len(x), dtype=np.intp), np.ones((len(x), len(WIDTHS)))
     has_prompt = "prompt" in columns
     if has_prompt:
         octave = np.round(x[:, columns.index("prompt")] + 9)
         length = np.clip(octave, 0, _MOST_OCTAVES - 1).astype(np.intp)
         felt = 2 ** x[:, columns.index("attention_share")]
-        loading[:, [width.by_attention for width in widths]] = felt[:, None]
+        loading[:, [width.by_attention for width in WIDTHS]] = felt[:, None]
+    at_length = [has_prompt and width.at_length for width in WIDTHS]
     kind = subjects.kinds * _MOST_OCTAVES + length
     _, first, index = np.unique(kind, return_index=True, return_inverse=True)
     kinds = subjects.take(first)
     ending = np.char.add("/", length[first].astype(str))
     names = [
-        np.char.add(of, ending) if has_prompt and width.at_length else of
-        for width, of in zip(WIDTHS, kinds.places.T, strict=True)
-        if phase in width.phases
+        np.char.add(of, ending) if ends else of
+        for of, ends in zip(kinds.places.T, at_length, strict=True)
     ]
-    return Whereabouts(np.stack(names, axis=1), kinds.families, length[first], index, loading)
-
-
-def _widths(phase: str) -> list[Width]:
-    return [width for width in WIDTHS if phase in width.phases]
+    return Whereabouts(
+        names=np.stack(names, axis=1),
+        families=kinds.families,
+        length=length[first],
+        index=index,
+        loading=loading,
+        sd=tuple(_AT_LENGTH_SD if ends else _PLACE_SD for ends in at_length),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +115,7 @@ class PlaceEffects:
     """Of a single cell: what the fixed standard deviations are multiples of."""
 
     @classmethod
-    def fit(
-        cls, phase: str, where: Whereabouts, residual: Array, *, devices: Strings
-    ) -> PlaceEffects:
+    def fit(cls, where: Whereabouts, residual: Array, *, devices: Strings) -> PlaceEffects:
         """Learn from residuals of shape (n,) on these devices."""
         kinds, family = np.unique(where.families, return_inverse=True)
         names, numbers = zip(
@@ -118,8 +128,7 @@ class PlaceEffects:
         index = index.ravel()
         mean = np.bincount(index, residual) / count
         felt = np.stack([np.bincount(index, of) / count for of in where.loading.T])
-        spreads = [width.sd(phase) for width in _widths(phase)]
-        felt *= np.array(spreads)[:, None]
+        felt *= np.array(where.sd)[:, None]
         effects = [np.zeros((len(of), len(kinds) + 1)) for of in names]
         surprise, n_cells = 0.0, 0
         for device in np.unique(devices):
@@ -129,7 +138,7 @@ class PlaceEffects:
             n_cells += len(rows)
         levels = (
             Level(_numbered(of), sd, effect, _told(place, family, effect.shape))
-            for of, sd, place, effect in zip(names, spreads, numbers, effects, strict=True)
+            for of, sd, place, effect in zip(names, where.sd, numbers, effects, strict=True)
         )
         return cls(tuple(levels), _numbered(kinds), float(np.sqrt(surprise / n_cells)))
 
@@ -179,9 +188,9 @@ def _add_effects(effects: list[Array], cells: Ints, felt: Array, mean: Array) ->
     of_device, of_flavour = (_same(places[width]) for width in (DEVICE, FLAVOUR))
     at_length = _same(length)
     peculiar = (
-        _ALIKE_SD**2 * of_device
-        + _ALIKE_AT_LENGTH_SD**2 * (of_device & at_length)
-        + _ALIKE_WITH_FLAVOUR_SD**2 * (of_flavour & at_length)
+        _FAMILY_SD**2 * of_device
+        + _FAMILY_AT_LENGTH_SD**2 * (of_device & at_length)
+        + _FAMILY_AND_FLAVOUR_SD**2 * (of_flavour & at_length)
     )
     covariance = np.eye(len(mean)) + _same(family) * peculiar
     for of, place in zip(felt, places, strict=True):

@@ -1,9 +1,9 @@
 """The places that a row lies in, wide and narrow, by name.
 
 The device, the machine, the flavour of the build; and (to a prompt, at its length) the build, how
-it and its flavour compute attention, how flavour and device run models with or without experts;
-last (to decode) how the device unpacks an element type. Machines with the same GPU are one device:
-a second one is not a blank either. What each of them does: :mod:`autotune.predict.place_effects`.
+it and its flavour compute attention, how flavour and device run models with or without experts.
+Machines with the same GPU are one device: a second one is not a blank either. What each of them
+does: :mod:`autotune.predict.place_effects`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,9 @@ from dataclasses import dataclass
 from autotune.domain.engine import engine_of
 from autotune.facts.devices import lookup
 from autotune.features.case import Case
-from autotune.features.columns import PHASES
 
 DEVICE, MACHINE, FLAVOUR, BUILD = range(4)
 """Positions of these among the places of a case."""
-
-
-_AT_LENGTH_SD = 2.0
-"""Of narrow places to a prompt: its kernels differ more than those that wait for memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +26,6 @@ class Width:
     """Whether they are to a prompt others at each length."""
     by_attention: bool = False
     """Whether a prompt feels them the more, the more of its work is attention."""
-    phases: tuple[str, ...] = PHASES
-    """Those that such a place matters to."""
-
-    def sd(self, phase: str) -> float:
-        """How far such places lie apart, in spreads of single cells."""
-        return _AT_LENGTH_SD if self.at_length and phase == "prefill" else 1.0
 
 
 WIDTHS = (
@@ -48,15 +37,12 @@ WIDTHS = (
     Width(at_length=True, by_attention=True),
     Width(at_length=True),
     Width(at_length=True),
-    # A prompt unpacks a weight once for many tokens.
-    Width(phases=("decode",)),
 )
 """Of the places of a case, in their order."""
 
 
 def place_names(case: Case) -> tuple[str, ...]:
-    """Device, machine, flavour; build, attention by build and flavour, experts by flavour, device;
-    element type on the device.
+    """Device, machine, flavour; build, attention by build and flavour, experts by flavour, device.
 
     Backends of one engine share its place on a machine; each has builds of its own.
     """
@@ -67,16 +53,7 @@ def place_names(case: Case) -> tuple[str, ...]:
     fuses = "fused" if case.config.flash_attn != "off" else "plain"
     kind = "experts" if case.model.n_experts else "dense"
     attention = f"{build}/{fuses}", f"{flavour}/{fuses}"
-    experts = f"{flavour}/{kind}", f"{device}/{kind}"
-    return device, machine, flavour, build, *attention, *experts, f"{device}/{_main_type(case)}"
-
-
-def _main_type(case: Case) -> str:
-    """The element type that most of a token's weight bytes are read in."""
-    read = {tensor.type: 0.0 for tensor, _ in case.held.active_tensors}
-    for tensor, share in case.held.active_tensors:
-        read[tensor.type] += tensor.n_bytes * share
-    return max(read, key=lambda of: read[of], default="")
+    return device, machine, flavour, build, *attention, f"{flavour}/{kind}", f"{device}/{kind}"
 
 
 def flavour_of(build: str) -> str:

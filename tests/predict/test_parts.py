@@ -30,7 +30,7 @@ HERE = np.array([["m/CUDA", "m/CUDA/1"]])
 def make_places(
     builds: list[str], families: list[str] | np.ndarray, *, loading: float = 1.0
 ) -> Whereabouts:
-    """Of rows on ``DEVICE BUILD`` each: their widths of a load, at one length."""
+    """Of rows on ``DEVICE BUILD`` each, at one length."""
     split = [name.split() for name in builds]
     n = len(builds)
     return Whereabouts(
@@ -41,12 +41,13 @@ def make_places(
         length=np.zeros(n, dtype=np.intp),
         index=np.arange(n),
         loading=np.full((n, 8), loading),
+        sd=(1.0,) * 8,
     )
 
 
 def fit_places(where: Whereabouts, residual: np.ndarray) -> PlaceEffects:
     """Learned of these."""
-    return PlaceEffects.fit("load", where, residual, devices=where.names[:, 0])
+    return PlaceEffects.fit(where, residual, devices=where.names[:, 0])
 
 
 def test_a_place_is_what_its_other_families_say() -> None:
@@ -236,12 +237,12 @@ def test_what_attention_does_is_felt_by_its_share() -> None:
     share = build_features(cases).roofline.attention_share
 
     where = locate("prefill", build_features(cases).x["prefill"], subjects_of(cases))
-    by_attention = [width.by_attention for width in WIDTHS if "prefill" in width.phases]
+    by_attention = np.array([width.by_attention for width in WIDTHS])
     felt = where.loading[:, by_attention]
 
     assert np.ptp(share) > 0
     assert felt == pytest.approx(np.sqrt(share / 0.03)[:, None] * [1, 1])
-    assert (where.loading[:, ~np.array(by_attention)] == 1).all()
+    assert (where.loading[:, ~by_attention] == 1).all()
 
 
 def test_what_is_felt_twice_counts_twice() -> None:
@@ -255,18 +256,16 @@ def test_what_is_felt_twice_counts_twice() -> None:
     assert twice == pytest.approx(2 * once)
 
 
-def test_only_decode_has_places_by_element_type() -> None:
-    """And only a prompt has others at each length."""
+def test_only_a_prompt_has_other_places_at_each_length() -> None:
+    """The narrow ones."""
     cases = [case for o in strangers()[:1] if (case := Case.of(o))]
     table = build_features(cases)
     prefill, decode = (locate(p, table.x[p], subjects_of(cases)) for p in ("prefill", "decode"))
 
-    assert decode.names[0, -1].endswith(f"/{cases[0].model.tensors[0].type}")
-    assert prefill.names.shape[1] == decode.names.shape[1] - 1
+    assert list(decode.names[0]) == list(subjects_of(cases).places[0])
     assert list(prefill.names[0, :3]) == list(decode.names[0, :3])
-    assert list(prefill.names[0, 3:]) == [
-        f"{name}/{prefill.length[0]}" for name in decode.names[0, 3:-1]
-    ]
+    at_length = [f"{name}/{prefill.length[0]}" for name in decode.names[0, 3:]]
+    assert list(prefill.names[0, 3:]) == at_length
 
 
 def test_builds_differ_by_what_places_tell() -> None:

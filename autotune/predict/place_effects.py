@@ -23,14 +23,17 @@ import numpy as np
 
 from autotune.features.case import Array
 from autotune.features.columns import COLUMNS
-from autotune.predict.places import DEVICE, FLAVOUR, WIDTHS
+from autotune.predict.places import DEVICE, FLAVOUR, WIDTHS, Width
 from autotune.predict.subjects import Bools, Ints, Strings, Subjects
 
-_PLACE_SD = 1.0
+_WIDE_SD = 2.0
+"""How far wide places lie apart, in spreads of single cells. (Of one GPU public telemetry knows two
+machines: it does not say. By 1 the second one's decode was promised too narrowly.)"""
+_NARROW_SD = 1.0
+"""And narrow ones."""
 _AT_LENGTH_SD = 2.0
-"""How far places lie apart, in spreads of single cells; last those that are to a prompt others at
-each length: its kernels differ more than those that wait for memory. (Likelier than 1 by 171; 3 is
-as likely.)"""
+"""Narrow ones that are to a prompt others at each length: its kernels differ more than those that
+wait for memory. (Likelier than 1 by 171; 3 is as likely.)"""
 _FAMILY_SD = 1.0
 """How far a family lies from the others on one interface to a device, in the same unit."""
 _FAMILY_AT_LENGTH_SD = 2.0
@@ -87,8 +90,14 @@ def locate(phase: str, x: Array, subjects: Subjects) -> Whereabouts:
         length=length[first],
         index=index,
         loading=loading,
-        sd=tuple(_AT_LENGTH_SD if ends else _PLACE_SD for ends in at_length),
+        sd=tuple(_sd(width, has_prompt=has_prompt) for width in WIDTHS),
     )
+
+
+def _sd(width: Width, *, has_prompt: bool) -> float:
+    if not width.at_length:
+        return _WIDE_SD
+    return _AT_LENGTH_SD if has_prompt else _NARROW_SD
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,6 +266,7 @@ def test_only_a_prompt_has_other_places_at_each_length() -> None:
     assert list(prefill.names[0, :3]) == list(decode.names[0, :3])
     at_length = [f"{name}/{prefill.length[0]}" for name in decode.names[0, 3:]]
     assert list(prefill.names[0, 3:]) == at_length
+    assert (prefill.sd, decode.sd) == ((2.0,) * 8, (2.0,) * 3 + (1.0,) * 5)
 
 
 def test_builds_differ_by_what_places_tell() -> None:

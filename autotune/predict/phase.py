@@ -161,10 +161,10 @@ class PhaseRegressor:
         families, devices, y = subjects.families, subjects.devices, y - self.center_
         rest = y - fit_linear(x, y, weight).predict(x)
         self.places_ = PlaceEffects.fit(where, rest, devices=devices)
-        beside = y - self.places_.column(where)
+        left = y - self.places_.total(where)
         self.folds_ = deal_folds(families)
         fold = _numbers(self.folds_, families)
-        self.home_ = fit_ensembles(x, beside, weight, families, fold)
+        self.home_ = fit_ensembles(x, left, weight, families, fold)
         _, counts = np.unique(devices, return_counts=True)
         self.n_devices_ = len(counts)
         few = (counts >= _MIN_DEVICE_ROWS).sum() < _MIN_DEVICES
@@ -225,7 +225,7 @@ class PhaseRegressor:
         known, supported = self._is_home(subjects), self.is_supported(x)
         mean, sd = np.empty((2, len(x)))
         where = locate(self.phase, x, subjects)
-        effect, unknown = self.places_.column(where), self.places_.doubt(where)
+        effect, unknown = self.places_.total(where), self.places_.doubt(where)
         x, fold = self._told(x), _numbers(self.folds_, where.families)[where.index]
         away = _numbers(self.devices_, subjects.devices) if self.devices_ else fold
         for rows, told in (

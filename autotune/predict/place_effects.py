@@ -5,7 +5,7 @@ its rooflines each build reaches. A row lies in several places at once, wide and
 (:mod:`autotune.predict.places`). What a build's attention does to a prompt is felt by the root of
 the share of it that is attention: with HIP kernels flash attention costs prompts of 2,048 tokens of
 three models 14 % where that is 1.5 %, 28 % where it is 4 %, 66 % where it is 13 %. (Other powers of
-it, 0, 1/4, 3/4 and 1, are less likely by 219, 23, 81 and 176 in the logarithm, over 2,134 cells.)
+it, 0, 1/4, 3/4 and 1, are less likely by 220, 23, 82 and 178 in the logarithm, over 2,134 cells.)
 
 Residuals are the sum of what each place does, of what is peculiar to a family where it ran, and of
 the rest, all normal with fixed standard deviations. Places and families are estimated together,
@@ -33,14 +33,14 @@ _NARROW_SD = 1.0
 """And narrow ones."""
 _AT_LENGTH_SD = 2.0
 """Narrow ones that are to a prompt others at each length: its kernels differ more than those that
-wait for memory. (Likelier than 1 by 171; 3 is as likely.)"""
+wait for memory. (Likelier than 1 by 173; 3 is as likely.)"""
 _FAMILY_SD = 1.0
 """How far a family lies from the others on one interface to a device, in the same unit."""
 _FAMILY_AT_LENGTH_SD = 2.0
 """How far beyond that at one length: every interface has kernels that suit some shapes."""
 _FAMILY_AND_FLAVOUR_SD = 1.0
 """And with one flavour of the builds, at one length. (Families that lie apart on all interfaces at
-once, by 0.6 and at each length by 1, are less likely by 755.)"""
+once, by 0.6 and at each length by 1, are less likely by 760.)"""
 _MOST_CELLS = 3000
 """Of one device; those with the most rows are kept."""
 _MOST_OCTAVES = 14
@@ -151,7 +151,7 @@ class PlaceEffects:
         )
         return cls(tuple(levels), _numbered(kinds), float(np.sqrt(surprise / n_cells)))
 
-    def column(self, where: Whereabouts) -> Array:
+    def total(self, where: Whereabouts) -> Array:
         """The sum of the effects of each row's places on its family; shape (n,)."""
         columns = _looked_up(self.families, where.families)
         total = np.zeros(len(where.index))

@@ -1,13 +1,14 @@
 """Every configuration of a full factorial, measured: what searches are judged on.
 
-``python -m tests.benchmarks.factorial [PASSES]`` measures for about 15 minutes a pass, in an order
+``python -m tests.benchmarks.factorial [PASSES]`` measures for 10 to 15 minutes a pass, in an order
 that is dealt anew for each, every run in a process of its own, and writes
 ``tests/benchmarks/data/factorial.db.xz``: a store like any other, with machine, models, samples and
-the prediction of every run. Nothing else may run meanwhile.
+the prediction of every run. Nothing else may run meanwhile. Ctrl-C keeps what was measured.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import lzma
 import random
@@ -124,11 +125,14 @@ def pack(database: Path) -> None:
     FILE.write_bytes(lzma.compress(database.read_bytes(), preset=9))
 
 
-def main(native: Path, passes: int = 4) -> None:
+def main(native: Path, passes: int = 6) -> None:
     """Measure and pack, with a line for each run."""
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "factorial.db"
-        with Store.open(database, now=lambda: datetime.now(UTC)) as store:
+        with (
+            Store.open(database, now=lambda: datetime.now(UTC)) as store,
+            contextlib.suppress(KeyboardInterrupt),
+        ):
             for number, run in enumerate(measure(store, passes=passes, native=native), start=1):
                 print(number, run.reason or "ok", run.trial.workload.label)
         pack(database)

@@ -6,6 +6,8 @@ once per token and reads the weights that its tokens touch once per physical bat
 work one after the other, each on the layers that live there. Loading moves the file once.
 Williams, Waterman, Patterson: "Roofline", CACM 52(4), 2009.
 
+A host attends at less than the rate of its matrix products, and slower still to a quantised cache.
+
 A host that decodes overlaps less: each core reads its part of a matrix, then multiplies it, and the
 two times add up. (On an EPYC with one and two threads three models take 2.0 and 2.0, 1.5 and 1.4,
 1.4 and 1.3 times as long; by the longer of the two 3.5 and 2.6, 2.2 and 1.8, 2.2 and 1.7.)
@@ -37,6 +39,17 @@ _SLOW_EFFORT = 2.0
 """How many times as long those take. (In prompts of a model whose ``ffn_down`` was in each type, on
 a Xeon: Q4_1 2.0 and Q5_1 2.5 times Q8_0; F16, Q4_0, Q5_0, all K, IQ3_S, IQ4 and MXFP4 0.7 to 1.1.
 On an EPYC one in Q4_1 takes 2.0 times as long as in Q8_0.)"""
+_TILED_EFFORT = 2.0
+"""What a processor takes for a FLOP of attention, in times of one of a matrix product, where a
+prompt attends tile by tile. (On two EPYCs with one and two threads, by what 512 more cached tokens
+cost, heads of 64 and of 256: 1.0 to 4.7, half of them 1.8 to 2.7, fused or not.)"""
+_TOKEN_EFFORT = 5.0
+"""The same token by token: in decode, and in a prompt over a quantised cache. (There 2.6 to 9.9,
+half of them 4.4 to 6.1.)"""
+_Q8_EFFORT = 9.0
+"""The same where values are unpacked from q8_0. (6 to 11, in decode and in prompts.)"""
+_Q4_EFFORT = 18.0
+"""And from four or five bits, which llama.cpp does weight by weight. (q4_0: 13 to 21.)"""
 _STATE_PASSES = 6
 """How often a token's recurrent state goes through memory: llama.cpp gathers it, computes the next
 one, and copies that back, each reading and writing (ggml-org/llama.cpp, pull request 27973)."""
@@ -178,6 +191,7 @@ class _Work:
         is_packed = arrays.unpacked_bytes == 0
         self.body_on_host = self.body_params * np.where(is_packed, self.body_effort, 1.0)
         self.output_on_host = self.output_params * np.where(is_packed, self.output_effort, 1.0)
+        self.token_effort, self.prompt_effort = _attention_efforts(arrays)
 
     dense_bytes: Array
     expert_bytes: Array
@@ -205,6 +219,14 @@ class _Work:
         return np.asarray(self.kv_elements_k * arrays.bytes_k + self.kv_elements_v * arrays.bytes_v)
 
 
+def _attention_efforts(arrays: CaseArrays) -> tuple[Array, Array]:
+    """What a processor takes for a FLOP of attention, in decode and in a prompt."""
+    kinds = [arrays.bytes_v >= 2, arrays.bytes_v >= 1]
+    token = np.select(kinds, [_TOKEN_EFFORT, _Q8_EFFORT], _Q4_EFFORT)
+    is_packed = np.minimum(arrays.bytes_k, arrays.bytes_v) < 2
+    return token, np.where((arrays.flash_attn > 0) & is_packed, token, _TILED_EFFORT)
+
+
 def _reader(name: str) -> Callable[[ModelFacts], float]:
     return lambda model: float(getattr(model_work(model), name))
 
@@ -229,7 +251,7 @@ def _decode(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Arra
     on_gpu = gpu_bytes / np.maximum(total, 1)
     memory = (total - gpu_bytes) / arrays.read_rate(arrays.n_threads)
     gpu_flops = (2 * work.active_params + attention) * on_gpu
-    host_flops = (2 * weights_on_host + attention) * (1 - on_gpu)
+    host_flops = (2 * weights_on_host + attention * work.token_effort) * (1 - on_gpu)
     arithmetic = host_flops / arrays.flops(arrays.n_threads)
     gpu = _over(gpu_bytes, arrays.gpu_read), _over(gpu_flops, arrays.gpu_flops)
     on_host = memory + arithmetic
@@ -251,7 +273,7 @@ def _prefill(arrays: CaseArrays, work: _Work, share: _Share) -> tuple[Array, Arr
     depth = work.seen(arrays.n_depth + n_prompt / 2)
     attention = depth * work.attention_flops * work.attending_share
     layer_flops = n_prompt * (2 * work.body_params + attention)
-    layer_flops_on_host = n_prompt * (2 * work.body_on_host + attention)
+    layer_flops_on_host = n_prompt * (2 * work.body_on_host + attention * work.prompt_effort)
     kv_bytes = passes * (depth * work.cell_bytes(arrays) + work.state_bytes)
     output_bytes, output_flops = work.output_bytes, 2 * work.output_params
     # Large batches are sent to the GPU together with the weights that live on the host.

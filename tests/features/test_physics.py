@@ -64,13 +64,17 @@ def test_a_decoded_token_reads_all_active_weights_and_the_cache() -> None:
 
 
 def test_cores_read_and_multiply_in_turn() -> None:
-    """All is read at 18 GB/s, then multiplied at 95 GFLOPS, 2 FLOPs a weight, 4 in Q4_1."""
+    """All is read at 18 GB/s, then multiplied at 95 GFLOPS, 2 FLOPs a weight, 4 in Q4_1.
+
+    A FLOP of attention takes the time of 5.
+    """
     floor = roofline([make_case()])
-    attention = 576 * 4 * 4 * 2 * 128  # cached tokens × layers × heads × 2 FLOPs × (key + value)
+    attention = 5 * 576 * 4 * 4 * 2 * 128  # cached tokens × layers × heads × 2 × (key + value)
 
     flops, n_bytes = 2 * (256_000 + BODY_ON_HOST) + attention, TIED_BYTES + floor.kv_bytes[0]
     assert floor.decode_s[0] == pytest.approx(flops / 95e9 + n_bytes / 18e9)
-    assert floor.decode_is_memory[0] == 1
+    assert flops / 95e9 > n_bytes / 18e9
+    assert floor.decode_is_memory[0] == 0
 
 
 def test_what_binds_is_asked_of_the_device_that_works_longer() -> None:
@@ -93,10 +97,13 @@ def test_what_binds_is_asked_of_the_device_that_works_longer() -> None:
 
 
 def test_a_prompt_is_bound_by_arithmetic() -> None:
-    """Each of the body's weights for each token, the output layer once a batch, at 95 GFLOPS."""
+    """Each of the body's weights for each token, the output layer once a batch, at 95 GFLOPS.
+
+    A FLOP of attention takes the time of 2.
+    """
     floor = roofline([make_case()])
     output = 256_000
-    attention = 2.0 * 16 * 128 * 256  # 2 FLOPs × heads × (key + value) × mean depth
+    attention = 2 * 2.0 * 16 * 128 * 256  # 2 FLOPs × heads × (key + value) × mean depth
 
     flops = 512 * (2 * BODY_ON_HOST + attention) + 2 * output
     assert floor.prefill_s[0] == pytest.approx(flops / 95e9)
@@ -118,6 +125,50 @@ def test_a_processor_takes_twice_as_long_for_a_slow_type() -> None:
     config = Config(n_gpu_layers=99)
     slow, fast = seconds(machine=make_machine(gpus=(gpu,)), api="CUDA", config=config)
     assert slow == fast
+
+
+@pytest.mark.parametrize(
+    ("type_k", "type_v", "decode", "prompt"),
+    [
+        ("f16", "f16", 5, 2),
+        ("q8_0", "f16", 5, 5),
+        ("f16", "q8_0", 9, 9),
+        ("q8_0", "q8_0", 9, 9),
+        ("f16", "q4_0", 18, 18),
+    ],
+)
+def test_a_processor_unpacks_a_quantised_cache_token_by_token(
+    type_k: str, type_v: str, decode: float, prompt: float
+) -> None:
+    """What looking back at 4,096 tokens takes is in times of a matrix product's FLOPs."""
+    config = Config(n_ctx=8192, flash_attn="on", type_k=type_k, type_v=type_v)
+    near, far = (Workload(n_prompt=512, n_gen=1, n_depth=d) for d in (0, 4096))
+    floor = roofline([make_case(config=config, workload=w) for w in (near, far)])
+    work = model_work(make_model())
+    flops_s = 4096 * work.attention_flops / make_probe().flops_per_s[0]
+    read_s = np.diff(floor.kv_bytes)[0] / make_probe().read_bytes_per_s[0]
+
+    assert np.diff(floor.decode_s)[0] == pytest.approx(decode * flops_s + read_s)
+    assert np.diff(floor.prefill_s)[0] == pytest.approx(prompt * 512 * flops_s)
+
+
+def test_a_prompt_looks_back_tile_by_tile_where_nothing_is_fused() -> None:
+    """Then keys may be quantised too."""
+    plain, quantised = (Config(flash_attn="off", type_k=kind) for kind in ("f16", "q8_0"))
+    floor = roofline([make_case(config=config) for config in (plain, quantised)])
+
+    assert floor.prefill_s[0] == floor.prefill_s[1]
+
+
+def test_a_gpu_looks_back_at_the_speed_of_its_products() -> None:
+    """Its kernels are all fused; what they take beyond that is learned."""
+    gpu = GPUFacts(name="NVIDIA GeForce RTX 4090", total_bytes=24 * 2**30, device="CUDA0")
+    machine = make_machine(gpus=(gpu,))
+    config = Config(flash_attn="on", n_gpu_layers=-1)
+    configs = [config.replace(type_v=kind) for kind in ("f16", "q8_0")]
+    floor = roofline([make_case(machine=machine, api="CUDA", config=c) for c in configs])
+
+    assert floor.prefill_s[0] == floor.prefill_s[1]
 
 
 def test_an_untied_embedding_is_one_row() -> None:

@@ -19,13 +19,19 @@ from autotune.features.arrays import CaseArrays
 from autotune.features.case import Array, Case
 from autotune.features.physics import Roofline, model_work, roofline
 
-FEATURE_VERSION = 8
+FEATURE_VERSION = 9
 """Number of this table. A fitted predictor of another version is refused and refitted."""
 
 PHASES = ("prefill", "decode", "load")
 SUCCESS = "success"
 _LEGACY_QUANTS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL")
 _K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+_FINE_K_QUANTS = ("Q2_K", "Q3_K", "Q6_K")
+"""With a scale for 16 weights; the others have one for 32 (``ggml-common.h``)."""
+_INTEGER_TOKENS = 8, 63
+"""Batches that ggml-cuda, on HIP too, multiplies as integers. Smaller ones are read like vectors (8
+itself, where there are no experts: ``MMVQ_MAX_BATCH_SIZE``); larger ones unpacked to halves, where
+there are units for those (``MMQ_DP4A_MAX_BATCH_SIZE``)."""
 _SMALL_QUANTS = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS")
 _FLOATS = ("F16", "F32", "BF16")
 _OFFLOAD_TOKENS = 32
@@ -97,6 +103,13 @@ def _batch(a: CaseArrays) -> Array:
 def _n_batches(a: CaseArrays) -> Array:
     """Physical batches that a prompt is split into."""
     return np.asarray(np.ceil(np.maximum(a.n_prompt, 1) / np.maximum(a.n_ubatch, 1)))
+
+
+def _by_integers(a: CaseArrays, floor: Roofline) -> Array:
+    """Whether a GPU multiplies a prompt's matrices as integers."""
+    least, most = _INTEGER_TOKENS
+    is_cuda = _is_api("CUDA")(a, floor) + _is_api("ROCm")(a, floor)
+    return np.asarray(is_cuda * (_batch(a) >= least) * (_batch(a) <= most))
 
 
 def _layers(a: CaseArrays) -> Array:
@@ -213,6 +226,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature("k_quant_share", "ratio", "model", "as above", "pdl", _share_of(_K_QUANTS)),
     Feature("small_quant_share", "ratio", "model", "as above", "pdl", _share_of(_SMALL_QUANTS)),
     Feature("float_share", "ratio", "model", "as above", "pdl", _share_of(_FLOATS)),
+    Feature("fine_integer_share", "ratio", "model", "twice the scales in products of integers",
+            "p", lambda a, r: _share_of(_FINE_K_QUANTS)(a, r) * _by_integers(a, r)),
     Feature("bits_per_weight", "bits − 5", "model", "unpacking costs by the weight, not the byte",
             "pd", lambda a, _: a.of_model(
                 lambda m: 8 * m.active_bytes / max(m.active_params, 1)) - 5),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from autotune.domain.config import Config
 from autotune.domain.workload import Workload
@@ -14,7 +15,7 @@ from autotune.features.columns import (
     build_features,
 )
 from tests.factories import make_model
-from tests.features.test_physics import make_case
+from tests.features.test_physics import in_type, make_case
 
 
 def test_every_feature_has_a_name_of_its_own_a_unit_and_a_reason() -> None:
@@ -64,6 +65,35 @@ def test_a_phase_does_not_see_the_knobs_of_another() -> None:
 
     assert (x["decode"][0] == x["decode"][1]).all()
     assert (x["prefill"][0] != x["prefill"][1]).any()
+
+
+@pytest.mark.parametrize(
+    ("api", "kind", "n_prompt", "n_ubatch", "share"),
+    [
+        ("ROCm", "Q6_K", 7, 512, 0),
+        ("ROCm", "Q6_K", 8, 512, 1),
+        ("ROCm", "Q6_K", 63, 512, 1),
+        ("ROCm", "Q6_K", 64, 512, 0),
+        ("ROCm", "Q6_K", 512, 32, 1),
+        ("CUDA", "Q3_K", 32, 512, 1),
+        ("Vulkan", "Q6_K", 32, 512, 0),
+        ("CPU", "Q6_K", 32, 512, 0),
+        ("ROCm", "Q4_K", 32, 512, 0),
+    ],
+)
+def test_small_batches_on_cuda_feel_the_scales_of_their_weights(
+    api: str, kind: str, n_prompt: int, n_ubatch: int, share: float
+) -> None:
+    """From 8 to 63 tokens at once weights are multiplied as integers, scale by scale."""
+    case = make_case(
+        model=in_type(kind),
+        api=api,
+        config=Config(n_ubatch=n_ubatch),
+        workload=Workload(n_prompt=n_prompt, n_gen=1),
+    )
+    column = COLUMNS["prefill"].index("fine_integer_share")
+
+    assert build_features([case]).x["prefill"][0, column] == pytest.approx(share)
 
 
 def test_models_keep_their_columns_apart() -> None:

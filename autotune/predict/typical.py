@@ -38,8 +38,8 @@ class Typical:
 
     slowdown: Mapping[str, Slowdown]
     """Of each phase."""
-    process_mib: float = 48.0
-    """Interpreter and libraries."""
+    process_mib: float = 56.0
+    """Interpreter and libraries, with what any model adds."""
     process_sd_mib: float = 5.0
 
 

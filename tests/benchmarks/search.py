@@ -7,6 +7,7 @@ judges. The predictor has seen nothing of the family that is searched.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +69,7 @@ def tasks(
         if case is None or observation.reason is not None or observation.contaminated:
             continue
         key = (case.machine_id, case.model.model_id, case.workload)
+        case = dataclasses.replace(case, config=_as_searched(case))
         tables[key][case.backend, case.api, case.build, case.config].append((observation, case))
     found = []
     for table in tables.values():
@@ -86,6 +88,14 @@ def tasks(
             )
         )
     return found
+
+
+def _as_searched(case: Case) -> Config:
+    """Physical batches that hold the whole prompt compute the same: our search space has one."""
+    config, n_prompt = case.config, case.workload.n_prompt
+    if config.n_ubatch < n_prompt:
+        return config
+    return config.replace(n_ubatch=min(config.n_batch, max(Config().n_ubatch, n_prompt)))
 
 
 def request_s(observation: Observation) -> float:

@@ -233,16 +233,20 @@ def _undo(config: Config, knob: str, value: object) -> Config:
 
 
 def _alternatives(candidates: Candidates, best: int) -> tuple[Alternative, ...]:
-    """The least-memory and the fastest-load feasible candidates, where they trade something."""
+    """Of the feasible candidates with the least memory, and of those that load in the least time,
+    the fastest, where it trades something.
+    """
     forecast, feasible = candidates.forecast, candidates.feasible > 0
     chosen = forecast.prediction(best)
-    found = []
-    for score in (forecast.peak_bytes, forecast.load.mean):
-        index = int(np.argmin(np.where(feasible, score, np.inf)))
+    seconds = forecast.request().mean
+    found = {}
+    for size in (forecast.peak_bytes, np.exp(forecast.load.mean)):
+        least = feasible & (size <= size[feasible].min() * (1 + TIE_RATIO))
+        index = int(np.argmin(np.where(least, seconds, np.inf)))
         prediction = forecast.prediction(index)
         if index != best and (trade := _trade(prediction, chosen)):
-            found.append(Alternative(prediction=prediction, trade=trade))
-    return tuple(found)
+            found[index] = Alternative(prediction=prediction, trade=trade)
+    return tuple(found.values())
 
 
 def _trade(other: Prediction, chosen: Prediction) -> str:

@@ -137,6 +137,22 @@ def test_confidence_is_the_same_for_the_same_seed() -> None:
     assert np.ptp(again) == 0
 
 
+def test_an_alternative_gives_up_no_more_speed_than_it_must() -> None:
+    """Threads save no memory: of all short contexts the fastest is named, and only once."""
+    large = DEFAULT.replace(n_ctx=8192, n_threads=2, n_threads_batch=2)
+    configs = [large] + [
+        large.replace(n_ctx=1024, n_threads=threads, n_threads_batch=threads) for threads in (1, 2)
+    ]
+    cases = [dataclasses.replace(CASES[0], config=config) for config in configs]
+    (other,) = recommend(
+        Predictor().fit([]), cases, target=Target.BALANCED, default=large, available_bytes=PLENTY,
+        chosen=0,
+    ).alternatives  # fmt: skip
+
+    assert other.prediction.config.n_threads == 2
+    assert "less memory" in other.trade
+
+
 def test_a_lossy_answer_says_what_it_costs() -> None:
     """Measured, or that nobody has; undoing flash attention undoes the cache that needs it."""
     lossy = DEFAULT.replace(flash_attn="on", type_k="q8_0", type_v="q8_0")

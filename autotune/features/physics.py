@@ -223,8 +223,8 @@ def _attention_efforts(arrays: CaseArrays) -> tuple[Array, Array]:
     """What a processor takes for a FLOP of attention, in decode and in a prompt."""
     kinds = [arrays.bytes_v >= 2, arrays.bytes_v >= 1]
     token = np.select(kinds, [_TOKEN_EFFORT, _Q8_EFFORT], _Q4_EFFORT)
-    is_packed = np.minimum(arrays.bytes_k, arrays.bytes_v) < 2
-    return token, np.where((arrays.flash_attn > 0) & is_packed, token, _TILED_EFFORT)
+    is_quantised = np.minimum(arrays.bytes_k, arrays.bytes_v) < 2
+    return token, np.where((arrays.flash_attn > 0) & is_quantised, token, _TILED_EFFORT)
 
 
 def _reader(name: str) -> Callable[[ModelFacts], float]:

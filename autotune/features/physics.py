@@ -49,7 +49,7 @@ half of them 4.4 to 6.1.)"""
 _Q8_EFFORT = 9.0
 """The same where values are unpacked from q8_0. (6 to 11, in decode and in prompts.)"""
 _Q4_EFFORT = 18.0
-"""And from four or five bits, which llama.cpp does weight by weight. (q4_0: 13 to 21.)"""
+"""And from four or five bits. (Measured of q4_0: 13 to 21.)"""
 _STATE_PASSES = 6
 """How often a token's recurrent state goes through memory: llama.cpp gathers it, computes the next
 one, and copies that back, each reading and writing (ggml-org/llama.cpp, pull request 27973)."""

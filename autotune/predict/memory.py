@@ -26,15 +26,15 @@ from autotune.facts.touched import TouchedMemory
 from autotune.facts.vram import vram_ratio
 from autotune.facts.weights import repacked_types
 from autotune.features.case import Array, Case
+from autotune.predict.typical import PROCESS_MIB, PROCESS_SD_MIB
 
-_TYPICAL = np.array([56.0, 7.2, 1.0])
+_TYPICAL = np.array([PROCESS_MIB, 7.2, 1.0])
 """MiB of interpreter and libraries; bytes of tables per byte of the file's header, of which the
 vocabulary is nearly all; resident bytes per byte of scratch memory.
 
-A worker holds 49 MiB before it loads. 18 vocabularies of llama.cpp and those of two models add
-2.6 MiB and 7.2 bytes per byte of header, give or take 4 MiB (one with a trie adds 19 bytes);
-context and sampler of those models 3 to 5 MiB more."""
-_DOUBT = np.array([5.0, 0.5, 0.1])
+18 vocabularies of llama.cpp and those of two models add 2.6 MiB and 7.2 bytes per byte of header,
+give or take 4 MiB (one with a trie adds 19 bytes); context and sampler of those two 3 to 5 MiB."""
+_DOUBT = np.array([PROCESS_SD_MIB, 0.5, 0.1])
 """Standard deviations of these over all machines and models."""
 _OWN_MIB, _OWN_TABLES, _DRIVER_MIB = 2.0, 1.5, 200.0
 """Standard deviations of what one model on one machine adds: MiB; bytes per header byte; MiB of

@@ -16,6 +16,10 @@ _FACTOR_TWO = 0.42
 use 0.52–0.79 between quartiles; prefill 0.2–0.95 of peak)."""
 
 
+PROCESS_MIB, PROCESS_SD_MIB = 56.0, 5.0
+"""Of llama.cpp's process: a worker holds 49 MiB before it loads, any model adds 7."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slowdown:
     """Of one phase: natural log of measured over roofline time."""
@@ -38,9 +42,9 @@ class Typical:
 
     slowdown: Mapping[str, Slowdown]
     """Of each phase."""
-    process_mib: float = 56.0
+    process_mib: float = PROCESS_MIB
     """Interpreter and libraries, with what any model adds."""
-    process_sd_mib: float = 5.0
+    process_sd_mib: float = PROCESS_SD_MIB
 
 
 def _reached(share: float, *, sd: float = _FACTOR_TWO) -> Slowdown:

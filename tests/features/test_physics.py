@@ -161,7 +161,7 @@ def test_a_prompt_looks_back_tile_by_tile_where_nothing_is_fused() -> None:
 
 
 def test_a_gpu_looks_back_at_the_speed_of_its_products() -> None:
-    """Its kernels are all fused; what they take beyond that is learned."""
+    """What its kernels take beyond that is learned."""
     gpu = GPUFacts(name="NVIDIA GeForce RTX 4090", total_bytes=24 * 2**30, device="CUDA0")
     machine = make_machine(gpus=(gpu,))
     config = Config(flash_attn="on", n_gpu_layers=-1)

@@ -1,9 +1,10 @@
 """Every configuration of a full factorial, measured: what searches are judged on.
 
-``python -m tests.benchmarks.factorial [PASSES]`` measures for 10 to 15 minutes a pass, in an order
-that is dealt anew for each, every run in a process of its own, and writes
-``tests/benchmarks/data/factorial.db.xz``: a store like any other, with machine, models, samples and
-the prediction of every run. Nothing else may run meanwhile. Ctrl-C keeps what was measured.
+``python -m tests.benchmarks.factorial NAME [PASSES]`` measures for 10 to 15 minutes a pass, in an
+order that is dealt anew for each, every run in a process of its own, and writes
+``tests/benchmarks/data/factorial/NAME.db.xz``: a store like any other, with machine, models,
+samples and the prediction of every run. Name it after the processor. Nothing else may run
+meanwhile. Ctrl-C keeps what was measured.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from autotune.domain.config import Config
 from autotune.domain.errors import ConfigError
 from autotune.domain.run import Purpose, Run
+from autotune.domain.study import Observation
 from autotune.domain.workload import Workload
 from autotune.facts.gguf import read_model
 from autotune.facts.machine import read_machine
@@ -35,7 +37,8 @@ from autotune.store.store import Store
 from autotune.tune.recording import RecordedRunner
 from tests.benchmarks.models import FOLDER, models
 
-FILE = Path(__file__).parent / "data" / "factorial.db.xz"
+STORES = Path(__file__).parent / "data" / "factorial"
+"""One for each machine."""
 BACKEND = "llama-cpp-python"
 WORKLOADS = (Workload(n_prompt=128, n_gen=16), Workload(n_prompt=128, n_gen=16, n_depth=512))
 CACHES = (("off", "f16"), ("on", "f16"), ("on", "q8_0"))
@@ -107,7 +110,7 @@ def _files(native: Path) -> list[Path]:
     return [smollm2, gemma3, requantised]
 
 
-def pack(database: Path) -> None:
+def pack(database: Path, name: str) -> None:
     """The store as a fixture: without the folders of this machine."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         for table, column in (("model_location", "path"), ("load_run", "model_path")):
@@ -121,11 +124,33 @@ def pack(database: Path) -> None:
         connection.execute("UPDATE load_run SET log_excerpt = '', recorder_birth = NULL")
         connection.execute("PRAGMA journal_mode = DELETE")
         connection.execute("VACUUM")
-    FILE.parent.mkdir(exist_ok=True)
-    FILE.write_bytes(lzma.compress(database.read_bytes(), preset=9))
+    STORES.mkdir(parents=True, exist_ok=True)
+    (STORES / f"{name}.db.xz").write_bytes(lzma.compress(database.read_bytes(), preset=9))
 
 
-def main(native: Path, passes: int = 6) -> None:
+def unpacked(name: str, database: Path) -> Path:
+    """The store of a machine, written to this path."""
+    database.write_bytes(lzma.decompress((STORES / f"{name}.db.xz").read_bytes()))
+    return database
+
+
+def machines() -> tuple[str, ...]:
+    """Names of those that were measured."""
+    return tuple(sorted(path.name.removesuffix(".db.xz") for path in STORES.glob("*.db.xz")))
+
+
+def factorial() -> tuple[Observation, ...]:
+    """What was measured on all machines."""
+    found: list[Observation] = []
+    for name in machines():
+        with tempfile.TemporaryDirectory() as folder:
+            database = unpacked(name, Path(folder) / "factorial.db")
+            with Store.open(database, now=lambda: datetime.now(UTC)) as store:
+                found.extend(store.observations())
+    return tuple(found)
+
+
+def main(native: Path, name: str, passes: int = 6) -> None:
     """Measure and pack, with a line for each run."""
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "factorial.db"
@@ -135,8 +160,8 @@ def main(native: Path, passes: int = 6) -> None:
         ):
             for number, run in enumerate(measure(store, passes=passes, native=native), start=1):
                 print(number, run.reason or "ok", run.trial.workload.label)
-        pack(database)
+        pack(database, name)
 
 
 if __name__ == "__main__":
-    main(Path(".native/bin").resolve(), *map(int, sys.argv[1:]))
+    main(Path(".native/bin").resolve(), sys.argv[1], *map(int, sys.argv[2:]))

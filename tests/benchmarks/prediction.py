@@ -7,12 +7,8 @@ own processor rows (:mod:`tests.benchmarks.factorial`); and what fitting and ask
 from __future__ import annotations
 
 import dataclasses
-import lzma
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from threadpoolctl import threadpool_limits
 
@@ -23,8 +19,7 @@ from autotune.features.columns import build_features
 from autotune.predict.evaluate import Evaluation, evaluate
 from autotune.predict.predictor import Predictor
 from autotune.predict.prior import load_prior
-from autotune.store.store import Store
-from tests.benchmarks.factorial import FILE
+from tests.benchmarks.factorial import factorial
 from tests.benchmarks.table import print_table
 
 BARS = (
@@ -46,23 +41,9 @@ REPEATS = 7
 def main() -> None:
     """Print errors, coverage and costs."""
     public, own = load_prior("CUDA"), factorial()
-    for title, observations in (("public telemetry", public), ("our processor", own)):
+    for title, observations in (("public telemetry", public), ("our processors", own)):
         _print_errors(title, evaluate(observations))
     _print_costs([*public, *own])
-
-
-def factorial() -> tuple[Observation, ...]:
-    """Our own processor rows."""
-    with TemporaryDirectory() as folder:
-        database = unpacked(Path(folder) / "factorial.db")
-        with Store.open(database, now=lambda: datetime.now(UTC)) as store:
-            return store.observations()
-
-
-def unpacked(database: Path) -> Path:
-    """The factorial's store at this path."""
-    database.write_bytes(lzma.decompress(FILE.read_bytes()))
-    return database
 
 
 def _print_errors(title: str, found: Evaluation) -> None:

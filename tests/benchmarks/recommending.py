@@ -19,28 +19,27 @@ from autotune.predict.life import current_predictor
 from autotune.recommend.choose import recommend
 from autotune.store.store import Store
 from autotune.tune.framing import Wishes, frame_question
-from tests.benchmarks.factorial import FILE
+from tests.benchmarks.factorial import machines, unpacked
 from tests.benchmarks.models import models
-from tests.benchmarks.prediction import unpacked
 from tests.benchmarks.table import print_table
 
 TIMES = 7
 
 
 def main() -> None:
-    """Print both, with an empty store and with the factorial's runs in it."""
+    """Print both, with an empty store and with those of the factorial."""
     (_, path), *_ = models()
     rows = []
-    for name, filled in (("empty store", False), (f"store of {FILE.name}", True)):
+    for name in ("", *machines()):
         with tempfile.TemporaryDirectory() as folder:
             database = Path(folder) / "store.db"
-            if filled:
-                unpacked(database)
+            if name:
+                unpacked(name, database)
             _command(path, database)  # probes the machine and fits, once
             cold = [_command(path, database) for _ in range(TIMES)]
             warm = _warm(path, database)
         rows.append(
-            (name, f"{median(cold):.2f} s ({min(cold):.2f} – {max(cold):.2f})",
+            (name or "empty", f"{median(cold):.2f} s ({min(cold):.2f} – {max(cold):.2f})",
              f"{1e3 * median(warm):.0f} ms ({1e3 * min(warm):.0f} – {1e3 * max(warm):.0f})")
         )  # fmt: skip
     headers = ("store", "autotune recommend (bar 1.5 s)", "in a process (bar 50 ms)")

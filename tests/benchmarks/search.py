@@ -26,7 +26,7 @@ from autotune.predict.rows import SECONDS, family_name
 from autotune.recommend.choose import Candidates, confidence
 from autotune.tune.model_guided import ModelGuided
 from autotune.tune.strategy import GridSearch, RandomSearch, Strategy
-from tests.benchmarks.prediction import factorial
+from tests.benchmarks.factorial import factorial
 from tests.benchmarks.table import print_table
 
 SEEDS = 20

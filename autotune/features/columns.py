@@ -19,7 +19,7 @@ from autotune.features.arrays import CaseArrays
 from autotune.features.case import Array, Case
 from autotune.features.physics import Roofline, model_work, roofline
 
-FEATURE_VERSION = 9
+FEATURE_VERSION = 10
 """Number of this table. A fitted predictor of another version is refused and refitted."""
 
 PHASES = ("prefill", "decode", "load")

@@ -26,6 +26,7 @@ from autotune.predict.rows import SECONDS, family_name
 from autotune.recommend.choose import Candidates, confidence
 from autotune.tune.model_guided import ModelGuided
 from autotune.tune.strategy import GridSearch, RandomSearch, Strategy
+from autotune.tune.verdict import USUAL_NOISE_SD
 from tests.benchmarks.factorial import factorial
 from tests.benchmarks.table import print_table
 
@@ -128,7 +129,8 @@ def search(task: Task, predictor: Predictor | None, make: MakeStrategy, seed: in
         if predictor is not None:
             forecast = predictor.adapt(runs).forecast(task.cases)
             candidates = Candidates(forecast, np.ones(len(task.cases)))
-        regret.append(1 - best_s / task.truth[_choice(candidates, measured, predictor, rng)])
+        chosen = _choice(task, candidates, measured, predictor, rng)
+        regret.append(1 - best_s / task.truth[chosen])
         seconds.append(spent)
         log_best = min(measured.values(), default=float(candidates.forecast.request().mean.min()))
         index = strategy.ask(candidates, log_best) if n_runs < max(RUNS) else None
@@ -145,18 +147,30 @@ _NONE = Workload()
 _PHYSICS = Predictor().fit([])
 
 
+_BAND = np.sqrt(2) * USUAL_NOISE_SD
+"""How far apart, natural log, two single runs of one configuration usually lie."""
+
+
 def _choice(
+    task: Task,
     candidates: Candidates,
     measured: dict[int, float],
     predictor: Predictor | None,
     rng: np.random.Generator,
 ) -> int:
-    """The fastest that was measured; before any run, the predicted one, or any."""
-    if measured:
-        return min(measured, key=lambda index: measured[index])
+    """The fastest that was measured; before any run, the predicted one, or any.
+
+    Where a predictor knows them all, it decides between those that are as fast, as in a study
+    (:meth:`autotune.tune.ledger.Ledger.winner`).
+    """
     if predictor is None:
-        return int(rng.integers(len(candidates.feasible)))
-    return int(np.argmin(candidates.forecast.request().mean))
+        return min(measured, key=lambda i: measured[i], default=int(rng.integers(len(task.cases))))
+    if not measured:
+        return int(np.argmin(candidates.forecast.request().mean))
+    limit = min(measured.values()) + _BAND
+    tied = [index for index, log_s in measured.items() if log_s <= limit]
+    expected = predictor.forecast([task.cases[i] for i in tied], verbatim=False).request()
+    return tied[int(np.argmin(expected.mean))]
 
 
 class Tpe:

@@ -152,6 +152,22 @@ def test_a_processor_unpacks_a_quantised_cache_token_by_token(
     assert np.diff(floor.prefill_s)[0] == pytest.approx(prompt * 512 * flops_s)
 
 
+@pytest.mark.parametrize(
+    ("flash_attn", "n_ubatch", "n_prompt", "effort"),
+    [("on", 64, 512, 2), ("on", 63, 512, 5), ("on", 512, 63, 5), ("off", 32, 512, 2)],
+)
+def test_a_fused_prompt_of_few_tokens_at_once_looks_back_one_by_one(
+    flash_attn: str, n_ubatch: int, n_prompt: int, effort: float
+) -> None:
+    """llama.cpp's tiles are 64 tokens high."""
+    config = Config(n_ctx=8192, flash_attn=flash_attn, n_ubatch=n_ubatch)
+    near, far = (Workload(n_prompt=n_prompt, n_gen=1, n_depth=d) for d in (0, 4096))
+    floor = roofline([make_case(config=config, workload=w) for w in (near, far)])
+    flops_s = 4096 * model_work(make_model()).attention_flops / make_probe().flops_per_s[0]
+
+    assert np.diff(floor.prefill_s)[0] == pytest.approx(effort * n_prompt * flops_s)
+
+
 def test_a_prompt_looks_back_tile_by_tile_where_nothing_is_fused() -> None:
     """Then keys may be quantised too."""
     plain, quantised = (Config(flash_attn="off", type_k=kind) for kind in ("f16", "q8_0"))

@@ -163,10 +163,11 @@ def _choice(
     Where a predictor knows them all, it decides between those that are as fast, as in a study
     (:meth:`autotune.tune.ledger.Ledger.winner`).
     """
-    if predictor is None:
-        return min(measured, key=lambda i: measured[i], default=int(rng.integers(len(task.cases))))
     if not measured:
-        return int(np.argmin(candidates.forecast.request().mean))
+        blind = predictor is None
+        return int(rng.integers(len(task.cases)) if blind else candidates.request_s.argmin())
+    if predictor is None:
+        return min(measured, key=lambda index: measured[index])
     limit = min(measured.values()) + _BAND
     tied = [index for index, log_s in measured.items() if log_s <= limit]
     expected = predictor.forecast([task.cases[i] for i in tied], verbatim=False).request()

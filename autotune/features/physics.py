@@ -42,13 +42,13 @@ On an EPYC one in Q4_1 takes 2.0 times as long as in Q8_0.)"""
 _TILED_EFFORT = 2.0
 """What a processor takes for a FLOP of attention, in times of one of a matrix product, where a
 prompt attends tile by tile. (On two EPYCs with one and two threads, by what 512 more cached tokens
-cost, heads of 64 and of 256: 1.0 to 4.7, half of them 1.8 to 2.7, fused or not. With this and the
-next two a Xeon's decode is as far from its roofline at 512 tokens as at none, within 8 %.)"""
+cost, heads of 64 and of 256: 1.0 to 4.7, half of them 1.8 to 2.7, fused or not.)"""
 _TILED_TOKENS = 64
 """Fused prompts attend by tiles in physical batches of at least so many (``GGML_FA_TILE_Q``)."""
 _TOKEN_EFFORT = 5.0
 """The same token by token: in decode, and in fused prompts in smaller batches or over a quantised
-cache. (There 2.6 to 9.9, half of them 4.4 to 6.1.)"""
+cache. (There 2.6 to 9.9, half of them 4.4 to 6.1. With this and q8_0's a Xeon's decode is as far
+from its roofline at 512 tokens as at none, within 8 %.)"""
 _Q8_EFFORT = 9.0
 """The same where values are unpacked from q8_0. (6 to 11, in decode and in prompts.)"""
 _Q4_EFFORT = 18.0

@@ -164,4 +164,6 @@ def main(native: Path, name: str, passes: int = 6) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("name the processor: python -m tests.benchmarks.factorial NAME [PASSES]")
     main(Path(".native/bin").resolve(), sys.argv[1], *map(int, sys.argv[2:]))

@@ -160,8 +160,8 @@ def _choice(
 ) -> int:
     """The fastest that was measured; before any run, the predicted one, or any.
 
-    Where a predictor knows them all, it decides between those that are as fast, as in a study
-    (:meth:`autotune.tune.ledger.Ledger.winner`).
+    Where a predictor knows them all, it decides between those that are as fast, as at the end of a
+    study (:meth:`autotune.tune.ledger.Ledger.winner`, which then prefers the plainest).
     """
     if not measured:
         blind = predictor is None

@@ -10,7 +10,7 @@ import typer
 from autotune.cli.backends import AUTO, ask_backends, contest_json, print_contacts
 from autotune.cli.options import open_store, utc_now
 from autotune.cli.output import changes_text, console, messages, print_json
-from autotune.cli.progress import StudyDisplay
+from autotune.cli.progress import StudyDisplay, verdict_line
 from autotune.cli.recommend import print_lines
 from autotune.domain.units import human_seconds
 from autotune.facts.pagecache import residency
@@ -78,6 +78,9 @@ def _carry_out(
 def _print(answer: ContestAnswer) -> None:
     study, recommendation = answer.question.study, answer.recommendation
     print_contacts(answer)
+    was_tuned = recommendation.backend == answer.study.recommendation.backend
+    if was_tuned and (line := verdict_line(answer.study, answer.question.limits)):
+        console.print(line, style="bold", soft_wrap=True)
     changes = changes_text(answer.winner.config, study.default)
     console.print(f"winner: [bold]{recommendation.backend}, {changes}[/]", soft_wrap=True)
     console.print(

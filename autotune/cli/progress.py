@@ -1,4 +1,4 @@
-"""The live line of a study: trial, configuration, elapsed, best so far, time left."""
+"""The live line of a study: trial, configuration, elapsed, best so far, time left; its verdict."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from rich.status import Status
 
 from autotune.cli.output import changes_text, messages
 from autotune.domain.config import Config
+from autotune.domain.limits import Limits
 from autotune.domain.run import Run
 from autotune.domain.units import human_seconds
-from autotune.tune.question import Progress
+from autotune.tune.question import Answer, Progress
 
 
 class StudyDisplay:
@@ -45,3 +46,16 @@ def _best(progress: Progress) -> str:
 
 def _request_s(run: Run | None) -> float | None:
     return run.measurement.request_s.median if run and run.measurement else None
+
+
+def verdict_line(answer: Answer, limits: Limits) -> str:
+    """Why the default is the answer, or cannot be; empty where it was beaten."""
+    if answer.is_default and answer.n_trials > 1:
+        return "The default is the answer: nothing beat it beyond noise."
+    if answer.is_default:
+        return "The default is the answer: nothing else was tried."
+    if answer.default is None:
+        return "The default does not run here."
+    if not limits.keeps(answer.default.measurement):
+        return f"The default does not keep {limits}."
+    return ""

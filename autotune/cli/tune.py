@@ -41,7 +41,7 @@ from autotune.cli.output import (
     print_json,
     recommendation_json,
 )
-from autotune.cli.progress import StudyDisplay
+from autotune.cli.progress import StudyDisplay, verdict_line
 from autotune.cli.recommend import print_lines
 from autotune.domain.errors import UserError
 from autotune.domain.prediction import Hardware, Target
@@ -211,13 +211,13 @@ def _measured_json(measured: Measured | None) -> dict[str, Any] | None:
 
 def _print(answer: Answer, question: Question) -> None:
     default = question.study.default
-    if answer.is_default:
-        console.print("[bold]The default is the answer: nothing beat it beyond noise.[/]")
-    elif answer.default and not question.limits.keeps(answer.default.measurement):
-        console.print(f"The default does not keep {question.limits}.")
+    if line := verdict_line(answer, question.limits):
+        console.print(line, style="bold", soft_wrap=True)
     console.print(f"winner: [bold]{changes_text(answer.winner.config, default)}[/]", soft_wrap=True)
     console.print(_table(answer))
-    pairs = f"{answer.winner.n_runs} fresh runs each, alternating"
+    n_runs = answer.winner.n_runs
+    is_alone = answer.is_default or answer.default is None
+    pairs = counted(n_runs, "fresh run") if is_alone else f"{n_runs} fresh runs each, alternating"
     console.print(
         f"{answer.recommendation.workload.label}, {pairs}; {counted(answer.n_trials, 'trial')}"
         f"{_when(answer)}; study {answer.study_id}",

@@ -65,6 +65,15 @@ class Prediction:
             self.workload.n_gen / self.decode_tps.q50
         )
 
+    @property
+    def depth_s(self) -> float:
+        """Seconds until the tokens before the prompt are cached, once for all requests.
+
+        Without a prompt at most: a batch takes no longer than its tokens one by one.
+        """
+        tps = self.prefill_tps if self.workload.n_prompt else self.decode_tps
+        return self.workload.n_depth / tps.q50
+
 
 class Target(enum.StrEnum):
     """What a recommendation is for."""

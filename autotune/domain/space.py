@@ -10,7 +10,8 @@ from typing import Any
 from autotune.domain.config import Config
 from autotune.domain.errors import ConfigError
 
-GPU_KNOBS = ("offload_kqv", "op_offload", "split_mode", "main_gpu", "tensor_split")
+GPU_KNOBS = ("offload_kqv", "split_mode", "main_gpu", "tensor_split")
+"""Those that say where layers lie and what goes with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,8 @@ class SearchSpace:
     def _config(self, changes: dict[str, Any]) -> Config:
         """The logical batch follows the physical one: it has no effect of its own below it.
 
-        Without a layer on a GPU, nothing that is said about GPUs has an effect.
+        Without a layer on a GPU, what is said of layers there has no effect. A GPU may still be
+        lent large batches (``op_offload``).
         """
         if not changes.get("n_gpu_layers", self.base.n_gpu_layers):
             changes = {knob: v for knob, v in changes.items() if knob not in GPU_KNOBS}

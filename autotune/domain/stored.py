@@ -109,13 +109,13 @@ class StoredRecommendation:
     confidence: float
     reasons: tuple[str, ...]
     speedup: float | None
-    """Measured request time of the default over that of the advice."""
+    """Measured request time of the default over that of the advice; None where it does not run."""
     made_at: datetime
 
     @property
     def is_measured(self) -> bool:
-        """Whether a study proved it against the default."""
-        return self.study_id is not None and self.speedup is not None
+        """Whether it is what a study measured and ended with."""
+        return self.study_id is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,7 +127,9 @@ def demanded(
     Raises as :func:`gpu_layers`.
     """
     if hardware is Hardware.CPU:
-        return default.replace(n_gpu_layers=0)
+        # Nor are large batches lent to a GPU: its memory may be somebody else's.
+        lends = default.op_offload and not usable_gpus(machine)
+        return default.replace(n_gpu_layers=0, op_offload=lends)
     if hardware is Hardware.AUTO or default.n_gpu_layers:
         return default
     layers = gpu_layers(model, machine, default=default, hardware=hardware, engine=engine)

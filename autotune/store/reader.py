@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Select, and_, func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, joinedload
 
 from autotune.domain.errors import UserError
@@ -197,17 +197,14 @@ class Reader:
     def find_recommendation(self, *, machine_id: str, model_id: str) -> StoredRecommendation | None:
         """The newest advice for a model on a machine; None where none was given.
 
-        What a study proved comes before what was only predicted, however new.
+        What a study ended with comes before what was only predicted, however new.
         """
         row = RecommendationRow
         query = (
             select(row, ConfigRow.canonical_json)
             .join(ConfigRow, ConfigRow.config_id == row.config_id)
             .where(row.machine_id == machine_id, row.model_id == model_id)
-            .order_by(
-                and_(row.study_id.is_not(None), row.speedup.is_not(None)).desc(),
-                row.recommendation_id.desc(),
-            )
+            .order_by(row.study_id.is_not(None).desc(), row.recommendation_id.desc())
             .limit(1)
         )
         with self._database.read() as session:

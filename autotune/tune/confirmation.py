@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from autotune.domain.prediction import Prediction
 from autotune.domain.run import Run
-from autotune.tune.ledger import request_s
 from autotune.tune.verdict import is_faster, is_promising, process_noise_sd
 
 CONFIRM_PAIRS = 2
@@ -51,7 +51,7 @@ def confirm(
             return False
         if not winner or not has_default or not all(r.ok for r in (*winners, *defaults)):
             return True
-        pair_s = run_s(request_s(winners[-1])) + run_s(request_s(defaults[-1]))
+        pair_s = winners[-1].elapsed_s + defaults[-1].elapsed_s
         if len(winners) == MOST_PAIRS or left_s() < pair_s or proven():
             return True
         return not is_promising(winners, defaults)
@@ -69,6 +69,7 @@ def confirm(
     return Confirmation(tuple(defaults), tuple(winners), is_proven)
 
 
-def run_s(request_s: float) -> float:
-    """Seconds that a run with its load and warm-ups usually takes."""
-    return _RUN_OVERHEAD_S + _SAMPLES_PER_RUN * request_s
+def run_s(prediction: Prediction) -> float:
+    """Seconds that a run of what is predicted usually takes, from load to last repetition."""
+    sampling_s = prediction.depth_s + _SAMPLES_PER_RUN * prediction.request_s
+    return _RUN_OVERHEAD_S + prediction.load_s.q50 + sampling_s

@@ -254,7 +254,7 @@ class _Contest:
             question = self._question(name)
             best = self._best(question)
             rival_s = best.prediction.request_s
-            is_late = self._left_s() < run_s(champion_s) + run_s(rival_s)
+            is_late = self._left_s() < 2 * run_s(best.prediction)
             if is_late or rival_s > champion_s * (1 + NEAR_RATIO):
                 continue
             self._means.say(f"{champion.name} against {name}")
@@ -336,8 +336,8 @@ class _Contest:
 
     def _reserve_s(self, others: Sequence[BackendVerdict]) -> float:
         """What the races after the study will take."""
-        near = [v.time_s for v in others[:MOST_RIVALS]]
-        return sum(2 * CONFIRM_PAIRS * run_s(time_s) for time_s in near)
+        near = [v.recommendation for v in others[:MOST_RIVALS] if v.recommendation]
+        return sum(2 * CONFIRM_PAIRS * run_s(rival.prediction) for rival in near)
 
 
 def _tuned(question: Question, study: Answer) -> Champion:

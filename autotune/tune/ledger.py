@@ -91,7 +91,8 @@ class Ledger:
         Those tie that lie within TIE_RATIO of it, or within what ``noise_sd`` (of one run, natural
         log) makes of the difference of two means: such a gain is as likely luck. Between them
         decides what all runs together make expect (log request seconds of each candidate, a knob
-        counts wherever it was tried), and where that ties too, who is nearest to the default.
+        counts wherever it was tried), and where that ties too, who is nearest to the default, then
+        who took the least memory.
 
         Where only the default is left, the fastest discarded candidate is put to the proof: the
         confirmation alternates, so a drift cannot favour it.
@@ -120,11 +121,14 @@ class Ledger:
         n_ours, n_theirs = (len(self._measured[i]) for i in (index, other))
         return max(math.log1p(TIE_RATIO), noise_sd * math.sqrt(1 / n_ours + 1 / n_theirs))
 
-    def _distance(self, index: int) -> tuple[int, float]:
-        return self._n_changes(index), typical_s(self._measured[index])
+    def _distance(self, index: int) -> tuple[int, int, float]:
+        runs = self._measured[index]
+        peak_bytes = max(run.peak_rss_bytes or 0 for run in runs)
+        return self._n_changes(index), peak_bytes, typical_s(runs)
 
     def _n_changes(self, index: int) -> int:
-        return len(self._cases[index].config.differences(self._default))
+        """Knobs to set; the logical batch follows the physical one by itself."""
+        return len(self._cases[index].config.differences(self._default).keys() - {"n_batch"})
 
 
 def typical_s(runs: Sequence[Run]) -> float:

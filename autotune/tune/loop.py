@@ -9,13 +9,13 @@ the answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 import numpy as np
 
 from autotune.domain.config import Config
 from autotune.domain.errors import MeasurementError, NothingFitsError
-from autotune.domain.prediction import Prediction, Recommendation
+from autotune.domain.prediction import Recommendation
 from autotune.domain.run import Purpose, Run
 from autotune.domain.study import Observation, StudyState
 from autotune.features.case import Case
@@ -170,12 +170,12 @@ class _Loop:
         default = next((run for index, _, run in known if index == 0 and run.ok), None)
         if default is None:
             return False
+        tried = [told for told in known if told[2].trial.purpose is Purpose.EXPLORE]
+        if Anchor(default).has_drifted(self._measure_anchor("anchor of the stopped study")):
+            self._forget({run_id for _, run_id, _ in tried})
+            return False
         self._default, self._anchor = default, Anchor(default)
         self._anchors.append(default)
-        tried = [told for told in known if told[2].trial.purpose is Purpose.EXPLORE]
-        if self._anchor.has_drifted(self._measure_anchor("anchor of the stopped study")):
-            self._store.discard_runs(run_id for _, run_id, _ in tried)
-            return False
         self._ledger.add(0, past.runs[0][0], default)
         self._strategy.tell(0, log_request_s(default))
         for index, run_id, run in tried:
@@ -218,7 +218,7 @@ class _Loop:
         for _ in range(RACE_ROUNDS if len(finalists) > 1 else 0):
             for index in finalists:
                 best = self._ledger.best
-                if best is None or self._left_s() < run_s(request_s(best)) + self._confirmation_s():
+                if best is None or self._left_s() < best.elapsed_s + self._confirmation_s():
                     return
                 case = self._question.cases[index]
                 _, run = self._run(case, Purpose.REBENCH, "racing")
@@ -256,17 +256,20 @@ class _Loop:
     def _discard(self) -> None:
         """The trials since the last clean anchor are neither results nor lessons."""
         discarded = self._ledger.discard_provisional()
-        self._store.discard_runs(discarded)
         self._n_discarded += len(discarded)
-        self._observations = [o for o in self._observations if o.run_id not in discarded]
         for index in discarded.values():
             self._strategy.forget(index)
+        self._forget(discarded.keys())
+
+    def _forget(self, run_ids: Set[int]) -> None:
+        self._store.discard_runs(run_ids)
+        self._observations = [o for o in self._observations if o.run_id not in run_ids]
         self._learn()
 
     def _has_time_for_anchor(self, wait_s: float = 0.0) -> bool:
         """Whether one more run of the default and the confirmation fit into what is left."""
         assert self._default is not None
-        return self._left_s() > wait_s + run_s(request_s(self._default)) + self._confirmation_s()
+        return self._left_s() > wait_s + self._default.elapsed_s + self._confirmation_s()
 
     def _best_log_s(self, candidates: Candidates) -> float:
         """Log request seconds to beat: the best measured; anything is better than nothing."""
@@ -277,13 +280,13 @@ class _Loop:
 
     def _has_time_for(self, candidates: Candidates, index: int) -> bool:
         """Whether a trial and the confirmation after it fit into what is left."""
-        trial_s = run_s(float(np.exp(candidates.forecast.request().mean[index])))
+        trial_s = run_s(candidates.forecast.prediction(index))
         return self._left_s() > trial_s + self._confirmation_s()
 
     def _confirmation_s(self) -> float:
         """Expected duration of the confirmation: default and best, alternating."""
         runs = [run for run in (self._default, self._ledger.best) if run is not None]
-        return CONFIRM_PAIRS * sum(run_s(request_s(run)) for run in runs)
+        return CONFIRM_PAIRS * sum(run.elapsed_s for run in runs)
 
     def _left_s(self) -> float:
         return self._question.study.time_limit_s - (self._clock() - self._started)
@@ -301,19 +304,16 @@ class _Loop:
 
     def _run(self, case: Case, purpose: Purpose, why: str = "") -> tuple[int, Run]:
         """(run id, run) of one recorded run; what it taught joins the observations."""
+        forecast = self._predictor.forecast([case], available_bytes=self._question.available_bytes)
         run_id, run = self._recorded.run(
             case,
-            self._predict(case),
+            forecast.prediction(0),
             purpose=purpose,
             sampling_s=self._question.study.time_limit_s * _TRIAL_SHARE,
             notify=lambda doing: self._tell(case.config, why or doing),
         )
         self._observations.append(self._store.observation(run_id))
         return run_id, run
-
-    def _predict(self, case: Case) -> Prediction:
-        forecast = self._predictor.forecast([case], available_bytes=self._question.available_bytes)
-        return forecast.prediction(0)
 
     def _tell(self, config: Config, doing: str) -> None:
         self._notify(
@@ -345,7 +345,7 @@ class _Loop:
         )
         if self._default is None:
             return self._answer(winner, found.winners, None)
-        if found.is_proven or not self._keeps(found.defaults):
+        if (found.is_proven and self._keeps(found.winners)) or not self._keeps(found.defaults):
             return self._answer(winner, found.winners, found.defaults)
         return self._answer(0, found.defaults, found.defaults)
 

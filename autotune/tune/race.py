@@ -50,7 +50,7 @@ def race(
     """The champion against a rival's candidate: who is proven faster wins, see :func:`confirm`.
 
     Where neither is, they are as fast: the smaller memory wins, then the order of backends. A rival
-    that fails has lost.
+    that fails, or breaks its limits, has lost.
     """
     question, index = rival
     sides = (champion.question, champion.index), rival
@@ -62,7 +62,9 @@ def race(
         return Race(winner=champion, sides=(), told=told)
     held = Champion(question=champion.question, index=champion.index, measured=pool(ours))
     other = Champion(question=question, index=index, measured=pool(theirs))
-    if found.is_proven:
+    if not question.limits.keeps(other.measured.measurement):
+        winner, loser, why = held, other, f"keeps {question.limits}"
+    elif found.is_proven:
         winner, loser, why = other, held, ""
     elif is_faster(ours, theirs, noise_sd=process_noise_sd(ours)):
         winner, loser, why = held, other, ""

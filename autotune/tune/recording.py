@@ -76,6 +76,9 @@ def timeout_s(prediction: Prediction, n_reps: int) -> float:
     request_s = workload.n_prompt / prediction.prefill_tps.q05 + (
         workload.n_gen / prediction.decode_tps.q05
     )
-    depth_s = workload.n_depth / prediction.prefill_tps.q05
-    expected_s = prediction.load_s.q95 + depth_s + 2 * (n_reps + 2) * request_s
-    return max(_TIMEOUT_FACTOR * expected_s, _MIN_TIMEOUT_S)
+    expected_s = prediction.load_s.q95 + 2 * (n_reps + 2) * request_s
+    if workload.n_prompt:
+        expected_s += workload.n_depth / prediction.prefill_tps.q05
+    # Of a prompt that nobody asked for nothing is predicted: at worst it is read word by word.
+    fill_s = 0.0 if workload.n_prompt else workload.n_depth / prediction.decode_tps.q05
+    return max(_TIMEOUT_FACTOR * expected_s, _MIN_TIMEOUT_S) + fill_s

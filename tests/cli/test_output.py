@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from autotune.cli.output import changes_text
+from autotune.cli.progress import verdict_line
 from autotune.domain.config import Config, parse_changes
+from autotune.domain.limits import Limits
+from autotune.domain.units import GIB
+from autotune.tune.question import Answer
+from autotune.tune.verdict import pool
+from tests.factories import make_run
+from tests.store.examples import make_recommendation
 
 
 @pytest.mark.parametrize(
@@ -26,3 +35,38 @@ def test_changes_are_what_set_takes(knobs: dict[str, object], text: str) -> None
     assert changes_text(config, default) == text
     if knobs:
         assert parse_changes(text.split(), default) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"is_default": True}, "The default is the answer: nothing beat it beyond noise."),
+        (
+            {"is_default": True, "n_trials": 1},
+            "The default is the answer: nothing else was tried.",
+        ),
+        ({"default": None}, "The default does not run here."),
+        ({}, ""),
+    ],
+)
+def test_a_verdict_says_no_more_than_was_found(changes: dict[str, object], line: str) -> None:
+    """What was never tried did not lose."""
+    measured = pool([make_run()])
+    answer = Answer(
+        study_id=1, default=measured, winner=measured, is_default=False, speedup=None,
+        recommendation=make_recommendation(), n_trials=5, elapsed_s=60.0,
+    )  # fmt: skip
+
+    assert verdict_line(dataclasses.replace(answer, **changes), Limits()) == line  # type: ignore[arg-type]
+
+
+def test_a_verdict_names_the_limit_that_the_default_breaks() -> None:
+    """Then it is no answer, however fast."""
+    measured = pool([make_run(peak_rss_bytes=2 * GIB)])
+    answer = Answer(
+        study_id=1, default=measured, winner=measured, is_default=False, speedup=None,
+        recommendation=make_recommendation(), n_trials=5, elapsed_s=60.0,
+    )  # fmt: skip
+
+    told = verdict_line(answer, Limits(memory_bytes=GIB))
+    assert told == "The default does not keep --max-memory 1.00 GiB."

@@ -105,6 +105,24 @@ def test_a_full_gpu_leaves_the_processor() -> None:
     assert layers(RESERVE_BYTES, Hardware.GPU) == (0,)
 
 
+def test_a_busy_gpu_does_not_keep_the_processor_from_an_answer() -> None:
+    """Lending it large batches would take memory that somebody else holds: nothing is lent."""
+    from autotune.predict.predictor import Predictor
+    from autotune.recommend.choose import choose, survey
+
+    host = machine(RESERVE_BYTES)
+    for hardware in (Hardware.AUTO, Hardware.CPU):
+        default = demanded(DEFAULT, BIG, host, hardware=hardware)
+        space = search_space(BIG, host, default=default, workload=WORKLOAD, hardware=hardware)
+        cases = [dataclasses.replace(make_cases(BIG)[0], machine=host, config=c)
+                 for c in space.configs()]  # fmt: skip
+        found = survey(Predictor().fit([]), cases, available_bytes=64 * GIB)
+
+        config = cases[choose(found, default=default)].config
+        assert (config.n_gpu_layers, config.op_offload) == (0, False)
+    assert demanded(DEFAULT, BIG, make_machine(), hardware=Hardware.CPU) == DEFAULT
+
+
 def test_a_gpu_that_is_demanded_must_be_there() -> None:
     """One line says where to look."""
     with pytest.raises(NothingFitsError, match="autotune doctor shows why"):
@@ -134,14 +152,14 @@ def test_what_does_not_fit_a_gpu_is_not_expected_to_run() -> None:
     assert chances[1].p_success[0] < 0.1
 
 
-def test_what_is_said_of_gpus_has_no_effect_without_a_layer_on_one() -> None:
-    """Points that mean the same are folded."""
+def test_what_is_said_of_layers_on_gpus_has_no_effect_without_one() -> None:
+    """Points that mean the same are folded; large batches may be lent to a GPU all the same."""
     space = search_space(
         BIG, machine(24 * GIB), default=DEFAULT, workload=WORKLOAD, hardware=Hardware.AUTO
     )
     on_host = [c for c in space.configs() if c.n_gpu_layers == 0]
 
-    assert {(c.offload_kqv, c.op_offload) for c in on_host} == {(True, True)}
+    assert {(c.offload_kqv, c.op_offload) for c in on_host} == {(True, True), (True, False)}
     assert {c.offload_kqv for c in space.configs()} == {True, False}
 
 

@@ -373,15 +373,17 @@ def test_the_newest_advice_is_found(store: Store, clock: examples.Clock) -> None
     assert found.made_at == clock()
 
 
-def test_what_a_study_proved_comes_before_what_was_only_predicted(store: Store) -> None:
-    """However new the prediction; of proofs the newest; without a default nothing is proved."""
+@pytest.mark.parametrize("speedup", [1.0, None])
+def test_what_a_study_ended_with_comes_before_what_was_only_predicted(
+    store: Store, speedup: float | None
+) -> None:
+    """However new the prediction; of studies the newest, even if the default does not run there."""
     study_id = examples.start_study(store)
     advise(store, study_id=study_id, speedup=1.4)
-    proof = advise(store, study_id=study_id, speedup=1.0)
-    advise(store, study_id=study_id, speedup=None)
+    newest = advise(store, study_id=study_id, speedup=speedup)
     advise(store)
 
     found = advised(store)
     assert found is not None
-    assert (found.recommendation_id, found.speedup) == (proof, 1.0)
+    assert (found.recommendation_id, found.speedup) == (newest, speedup)
     assert found.is_measured

@@ -12,6 +12,7 @@ import pytest
 
 from autotune.domain.conditions import Conditions
 from autotune.domain.errors import NothingFitsError
+from autotune.domain.limits import Limits
 from autotune.domain.prediction import Target
 from autotune.domain.run import Purpose, Reason, Run, Trial
 from autotune.measure.runner import Runner
@@ -19,6 +20,10 @@ from autotune.measure.simulated import SimulatedMachine, SimulatedRunner
 from autotune.store.store import Store
 from autotune.tune.backends import Contender, choose_backend
 from autotune.tune.contest import ContestAnswer, contest
+from autotune.tune.question import Question
+from autotune.tune.race import Champion, race
+from autotune.tune.verdict import pool
+from tests.factories import make_trial
 from tests.simulation import SMALL, TRUTH, make_question
 
 FAST, SLOW, STRANGE = "fast", "slow", "strange"
@@ -198,6 +203,28 @@ def test_backends_within_the_noise_run_by_turns(store: Store) -> None:
     assert [run.backend for run in newest] in ([FAST, SLOW] * 2, [SLOW, FAST] * 2)
     assert any("by turns" in reason for reason in answer.recommendation.reasons)
     assert all(contact.best is not None for contact in answer.contacts)
+
+
+def test_a_rival_that_breaks_a_limit_has_lost(store: Store) -> None:
+    """However fast: what it took was seen in the race."""
+    ours, theirs = (contender(store, name).question for name in (SLOW, FAST))
+    assert ours is not None
+    assert theirs is not None
+    limits = Limits(memory_bytes=1)
+    theirs = dataclasses.replace(theirs, limits=limits)
+    by = runners(fast=TRUTH, slow=HALF)
+
+    def run(question: Question, index: int) -> Run:
+        case = question.cases[index]
+        trial = make_trial(config=case.config, workload=case.workload)
+        return by[question.study.backend].run(trial)
+
+    measured = pool([run(ours, 0)])
+    champion = Champion(question=ours, index=0, measured=measured)
+    result = race(champion, (theirs, 0), run=run, left_s=lambda: 600.0)
+
+    assert result.winner.name == SLOW
+    assert f"{SLOW}: keeps {limits}, beside {FAST}" in result.told
 
 
 def test_what_won_the_race_is_what_is_advised(store: Store) -> None:

@@ -20,7 +20,7 @@ ALIKE = np.zeros(3)
 """Log request seconds that all runs together make one expect: none promises more."""
 
 
-def run(config: Config, request_ms: float) -> Run:
+def run(config: Config, request_ms: float, **changes: object) -> Run:
     """A run whose requests take so long."""
     prefill_ns = round(request_ms * 0.5e6)
     generation = make_generation(
@@ -28,7 +28,8 @@ def run(config: Config, request_ms: float) -> Run:
         ttft_ns=prefill_ns,
         token_ns=(round(request_ms * 0.125e6),) * 4,
     )
-    return make_run(trial=make_trial(config=config), generations=(generation,) * 3)
+    generations = (generation,) * 3
+    return make_run(trial=make_trial(config=config), generations=generations, **changes)
 
 
 def ledger(limits: Limits = NO_LIMITS, **request_ms: tuple[float, ...]) -> Ledger:
@@ -66,6 +67,16 @@ def test_between_those_that_tie_all_runs_together_decide() -> None:
     assert tied.winner(fancy_promises, noise_sd=0.07) == 2
     assert tied.winner(plain_promises, noise_sd=0.07) == 1
     assert tied.winner(np.array([0.4, 0.0, -0.01]), noise_sd=0.07) == 1, "plainness decides"
+
+
+def test_of_those_that_are_as_plain_the_smaller_one_wins() -> None:
+    """A batch of another size is one change, whatever follows it."""
+    configs = (DEFAULT, PLAIN, DEFAULT.replace(n_batch=128, n_ubatch=128))
+    tied = Ledger(make_subject().cases("simulated", configs, WORKLOAD), DEFAULT, NO_LIMITS)
+    for index, (config, peak) in enumerate(zip(configs, (4, 3, 2), strict=True)):
+        tied.repeat(index, run(config, (150, 100, 101)[index], peak_rss_bytes=peak * 2**30))
+
+    assert tied.winner(ALIKE) == 2
 
 
 def test_a_gain_that_may_be_luck_is_the_defaults() -> None:

@@ -292,6 +292,32 @@ def test_an_answer_keeps_the_limits(store: Store) -> None:
     assert answer.recommendation.config == answer.winner.config
 
 
+class Growing:
+    """A runner whose confirmed winner takes more memory than it did before."""
+
+    backend = "simulated"
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._inner, self._limit_bytes = SimulatedRunner(SMALL, TRUTH), limit_bytes
+
+    def run(self, trial: Trial, *, notify: Callable[[str], None] = lambda _what: None) -> Run:
+        """As simulated, but for the last runs of any but the default."""
+        run = self._inner.run(trial, notify=notify)
+        is_last = trial.purpose is Purpose.CONFIRM and trial.config != DEFAULT
+        peak_bytes = self._limit_bytes * 2 if is_last else self._limit_bytes // 2
+        return dataclasses.replace(run, peak_rss_bytes=peak_bytes if run.ok else None)
+
+
+def test_a_winner_that_breaks_a_limit_in_the_end_leaves_the_default(store: Store) -> None:
+    """It keeps the limit, and was confirmed beside it."""
+    limit = TRUTH.ram_bytes // 4
+    question = make_question(store, limits=Limits(memory_bytes=limit))
+    answer = tune(question, runner=Growing(limit), store=store, sleep=no_sleep)
+
+    assert answer.is_default
+    assert answer.winner.measurement.peak_memory_bytes == limit // 2
+
+
 def test_where_nothing_that_ran_keeps_the_limits_it_is_one_line(store: Store) -> None:
     """A prediction had promised more than was measured."""
     machine = SimulatedMachine(

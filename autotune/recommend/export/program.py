@@ -79,10 +79,15 @@ def _origin(advice: StoredRecommendation) -> str:
     """Where the configuration comes from, in words of our own: this becomes a comment, and what a
     file calls itself could end one.
     """
+    on = advice.workload.label
     if not advice.is_measured:
-        return f"autotune: predicted for {advice.workload.label}, not measured against the default"
+        return f"autotune: predicted for {on}, not measured against the default"
+    if advice.speedup is None:
+        return (
+            f"autotune: measured on {on}, where the default does not run, study {advice.study_id}"
+        )
     gain = f"{advice.speedup:.2f} times the speed of the default"
-    return f"autotune: measured {gain} on {advice.workload.label}, study {advice.study_id}"
+    return f"autotune: measured {gain} on {on}, study {advice.study_id}"
 
 
 def _document(advice: StoredRecommendation, path: Path, model: ModelFacts) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 from autotune.cli.options import DbOption, JsonOption, open_store
 from autotune.cli.output import console, plain_table, print_json
 from autotune.domain.errors import UserError
+from autotune.domain.imported import ImportedTest
 from autotune.domain.study import Observation
 
 if TYPE_CHECKING:
@@ -82,7 +84,9 @@ def _observations(
             record = [dict(row) for row in accuracy_frame(store).to_dict("records")]
     for path in files:
         told = read_file(path)
-        said = zip(map(import_key, told.tests), complete_tests(told.tests), strict=True)
+        # What names no machine was not run on that of another file.
+        named = [replace(t, machine=t.machine or _nameless(t, path)) for t in told.tests]
+        said = zip(map(import_key, told.tests), complete_tests(named), strict=True)
         new = {key: test for key, test in said if key not in known}
         known |= new.keys()
         found, problems = observe_tests(new.values())
@@ -94,6 +98,10 @@ def _observations(
                 file=sys.stderr,
             )
     return observations, record
+
+
+def _nameless(test: ImportedTest, path: Path) -> str | None:
+    return None if test.cpu or test.gpu else path.name
 
 
 def evaluation_json(found: Evaluation) -> dict[str, Any]:

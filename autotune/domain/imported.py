@@ -53,6 +53,7 @@ class ImportedTest:
     type_v: str | None = None
     use_mmap: bool | None = None
     offload_kqv: bool | None = None
+    op_offload: bool | None = None
     split_mode: str | None = None
     tps: float | None = None
     """Tokens per second over all tokens of the test; None for one that failed or only loaded."""

@@ -77,9 +77,19 @@ def _alike(text: str, n_params: float) -> list[Shape]:
     says_experts = _says_experts(text)
     return [
         s
-        for s in SHAPES
+        for s in (*SHAPES, *_untied())
         if abs(s.n_params / n_params - 1) < _ALIKE and (s.n_experts > 0 or not says_experts)
     ]
+
+
+@cache
+def _untied() -> tuple[Shape, ...]:
+    """Exports that write a shared table twice: Qwen2.5-0.5B is published so, with 630 M weights."""
+    return tuple(
+        replace(s, is_tied=False, n_params=s.n_params + s.n_vocab * s.n_embd)
+        for s in SHAPES
+        if s.is_tied
+    )
 
 
 def _says_experts(text: str) -> bool:

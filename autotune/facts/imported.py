@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from autotune.domain.config import KV_BYTES_PER_ELEMENT, Config
+from autotune.domain.config import KV_BYTES_PER_ELEMENT, LOSSLESS_KV_TYPES, Config
 from autotune.domain.errors import DataError, UserError
 from autotune.domain.imported import ImportedTest
 from autotune.domain.machine import GPUFacts, MachineFacts
@@ -24,6 +24,7 @@ from autotune.domain.run import LoadTime, Purpose
 from autotune.domain.study import Observation
 from autotune.domain.workload import Workload
 from autotune.facts.catalogue import described_model
+from autotune.facts.devices import lookup
 from autotune.facts.hosts import lookup_host
 
 _N_CTX = 4096
@@ -85,7 +86,9 @@ def described_config(test: ImportedTest, model: ModelFacts, machine: MachineFact
     everything = model.n_layers + 1
     asked = everything if test.n_gpu_layers is None else test.n_gpu_layers
     layers = everything if asked < 0 else min(asked, everything)
-    flash_attn = test.flash_attn or "off"
+    type_v = _cache_type(test.type_v)
+    # Newer builds decide for themselves; a quantised cache ran, so they decided for it.
+    flash_attn = test.flash_attn or ("off" if type_v in LOSSLESS_KV_TYPES else "auto")
     return Config(
         n_ctx=n_ctx,
         n_batch=n_batch,
@@ -94,10 +97,11 @@ def described_config(test: ImportedTest, model: ModelFacts, machine: MachineFact
         n_threads_batch=n_threads,
         flash_attn=flash_attn,
         type_k=_cache_type(test.type_k),
-        type_v=_cache_type(test.type_v),
+        type_v=type_v,
         use_mmap=test.use_mmap is not False,
         n_gpu_layers=0 if test.api in (None, "CPU") else layers,
         offload_kqv=test.offload_kqv is not False,
+        op_offload=test.op_offload is not False,
         split_mode=test.split_mode or "layer",
         swa_full=False,
     )
@@ -131,10 +135,32 @@ def complete_tests(tests: Iterable[ImportedTest]) -> list[ImportedTest]:
 
     A run that failed printed nothing about itself; the runs beside it did.
     """
-    ordered = [replace(test, model=_stem(test.model)) for test in tests]
+    ordered = [replace(test, model=_stem(test.model)) for test in _told_apart([*tests])]
     models = _Known(ordered, key=lambda t: t.model, names=("model_type", "n_params", "model_bytes"))
     builds = _Known(ordered, key=_flavour, names=("api", "n_threads", "n_ubatch", "n_gpu_layers"))
     return [builds.fill(models.fill(test)) for test in ordered]
+
+
+def _told_apart(tests: Sequence[ImportedTest]) -> list[ImportedTest]:
+    """The tests, each on a machine of its own hardware.
+
+    People change cards and keep the name: what one card did says nothing of the next.
+    """
+    kinds: dict[str | None, set[Hashable]] = defaultdict(set)
+    for test in tests:
+        kinds[test.machine] |= _cards(test)
+    return [
+        replace(test, machine=f"{test.machine} ({test.n_gpus or 1} × {test.gpu})")
+        if test.machine and _cards(test) and len(kinds[test.machine]) > 1
+        else test
+        for test in tests
+    ]
+
+
+def _cards(test: ImportedTest) -> set[Hashable]:
+    """The listed cards of a test, and how many: drivers call others by several names."""
+    known = lookup(test.gpu) if test.gpu else None
+    return {(known.name, test.n_gpus or 1)} if known else set()
 
 
 class _Known:
@@ -200,6 +226,8 @@ def observe_test(test: ImportedTest, *, number: int, machine: MachineFacts) -> O
         peak_vram_bytes=test.peak_vram_bytes,
         prefill_tps=test.tps if test.kind == "pp" and not failed else None,
         decode_tps=test.tps if test.kind == "tg" and not failed else None,
+        contaminated=test.is_hearsay,
+        load_contaminated=test.is_hearsay,
     )
 
 

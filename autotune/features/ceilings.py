@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotune.domain.machine import GPUFacts, MachineFacts, Probe
+from autotune.facts.device_names import words_of
 from autotune.facts.devices import DeviceConstants, lookup, typical_intensity
 from autotune.facts.hosts import HostConstants, lookup_host
+from autotune.facts.integrated import SharedCore, shared_core
 from autotune.features.case import Array
 
 TYPICAL_HOST = (50e9, 0.6e12)
@@ -55,10 +57,18 @@ class Ceilings:
 
 def find_ceilings(machine: MachineFacts, probe: Probe | None, api: str) -> Ceilings:
     """The ceilings of a machine whose engine computes with ``api``."""
-    host = lookup_host(machine.cpu)
+    host, chip = lookup_host(machine.cpu), lookup(machine.cpu)
     gpu = None if api == "CPU" else _gpu_constants(machine)
+    core = None if gpu else _shared_core(machine, api)
     read, flops = _rates(host, TYPICAL_HOST)
+    if host is None and chip is not None:
+        # Its cores read the memory of the graphics core beside them.
+        read = chip.read_bytes_per_s
+    is_host_known = any(known is not None for known in (probe, host, chip))
     gpu_read, gpu_flops = (0.0, 0.0) if api == "CPU" else _rates(gpu, TYPICAL_GPU)
+    if core is not None:
+        gpu_read = max(probe.read_bytes_per_s) if probe else read
+        gpu_flops = core.flops_per_s
     return Ceilings(
         probe=probe,
         host_read=read,
@@ -68,7 +78,7 @@ def find_ceilings(machine: MachineFacts, probe: Probe | None, api: str) -> Ceili
         link=_link(machine.gpus),
         n_physical=machine.n_physical or (host.n_cores if host else None),
         n_usable=machine.n_usable,
-        is_known=gpu is not None if api != "CPU" else probe is not None or host is not None,
+        is_known=gpu is not None or (is_host_known and (api == "CPU" or core is not None)),
     )
 
 
@@ -76,6 +86,18 @@ def _gpu_constants(machine: MachineFacts) -> DeviceConstants | None:
     """Of the first GPU that is listed; a graphics core without a name has its processor's."""
     names = [gpu.name for gpu in machine.gpus] + [machine.cpu]
     return next(filter(None, map(lookup, names)), None)
+
+
+def _shared_core(machine: MachineFacts, api: str) -> SharedCore | None:
+    """The graphics core that computes in the processor's memory; None where a card may do it.
+
+    One without a name is what the processor's name says.
+    """
+    if api in ("CPU", "CUDA"):
+        return None
+    names = [gpu.name for gpu in machine.gpus if words_of(gpu.name) or shared_core(gpu.name)]
+    cores = [shared_core(name) for name in names or [machine.cpu]]
+    return cores[0] if all(cores) else None
 
 
 def _rates(

@@ -55,3 +55,15 @@ def test_a_run_that_cannot_be_is_named_by_its_place(file: Path) -> None:
     assert "2 rows left out, the first: line 2: avg_ts" in err
     _, err = run("evaluate", "--replay", write_csv(file, *ROWS, make_row(n_cpu_moe=3, **CPU)))
     assert "1 rows left out, the first: line 8: n_cpu_moe=3" in err
+
+
+def test_what_names_no_machine_is_not_run_on_that_of_another_file(tmp_path: Path) -> None:
+    """Two pastes of two machines: what one did is no repeat of what the other did."""
+    nameless = {**CPU, "cpu_info": ""}
+    rows = [make_row(n_prompt=64 * i, avg_ts=1000 + i, **nameless) for i in range(1, 7)]
+    slower = [{**row, "avg_ts": row["avg_ts"] / 2} for row in rows]
+    files = write_csv(tmp_path / "a.csv", *rows), write_csv(tmp_path / "b.csv", *slower)
+
+    found, _ = run("evaluate", "--replay", files[0], "--replay", files[1])
+
+    assert found["targets"]["prefill_tps"]["splits"]["leave_one_machine_out"]["n"] == 12

@@ -108,6 +108,20 @@ def test_an_unknown_model_gets_the_nearest_shape_stretched() -> None:
     assert mixture.n_active == pytest.approx(6e9, rel=0.25)
 
 
+@pytest.mark.parametrize(
+    ("text", "n_params", "n_layers"),
+    [("qwen2 1B Q8_0", 630_167_424, 24), ("qwen2 1.5B Q4_K - Medium", 1_777_088_000, 28)],
+)
+def test_an_export_may_write_a_shared_table_twice(text: str, n_params: int, n_layers: int) -> None:
+    """The published files of Qwen2.5 do: the same shape, and one table that is only looked up."""
+    shape, is_exact = find_shape(text, n_params)
+
+    assert is_exact
+    assert (shape.n_layers, shape.is_tied) == (n_layers, False)
+    table = shape.n_vocab * shape.n_embd
+    assert shape.n_active == pytest.approx(n_params - table, rel=0.01)
+
+
 def test_a_model_with_experts_is_not_taken_for_a_dense_one() -> None:
     """Though it has as many weights as one: a token reads far fewer."""
     shape, is_exact = find_shape("lfm2moe 8B.A1B Q4_0", 8.03e9)

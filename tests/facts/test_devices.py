@@ -42,6 +42,14 @@ def test_a_graphics_core_inside_a_processor_is_found_by_all_its_names(name: str)
         ("NVIDIA GeForce RTX 3080 12GB", 912e9),
         ("2x NVIDIA GeForce RTX 3080", 760e9),
         ("AMD Radeon VII (RADV VEGA20)", 1024e9),
+        ("NVIDIA GeForce GTX 1650", 128e9),
+        ("NVIDIA GeForce RTX 5070 Ti Laptop GPU", 672e9),
+        ("NVIDIA RTX PRO 4500 Blackwell", 896e9),
+        ("NVIDIA H20", 4000e9),
+        ("AMD Radeon PRO W7800 48GB", 864e9),
+        ("AMD Radeon AI PRO R9700 (RADV GFX1201)", 640e9),
+        ("Intel(R) Arc(TM) Pro B60 Graphics", 456e9),
+        ("Apple M5 Max", 614e9),
     ],
 )
 def test_a_gpu_is_found_by_the_words_people_use(name: str, bandwidth: float) -> None:

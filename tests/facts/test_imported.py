@@ -82,6 +82,12 @@ def test_knobs_that_nobody_names_have_llama_benchs_defaults() -> None:
     assert config_of(make_test(backend="llama-cpp-python")).n_batch == 512
 
 
+def test_a_quantised_cache_that_ran_had_flash_attention() -> None:
+    """Newer builds decide for themselves, and print what they were told alone."""
+    assert config_of(make_test(type_k="q8_0", type_v="q8_0")).flash_attn == "auto"
+    assert config_of(make_test(type_k="q8_0")).flash_attn == "off"
+
+
 @pytest.mark.parametrize(("asked", "done"), [(-1, 49), (0, 0), (20, 20), (48, 48), (999, 49)])
 def test_more_layers_than_there_are_means_all(asked: int, done: int) -> None:
     """The output layer is one more."""
@@ -98,7 +104,7 @@ def test_what_no_run_can_have_is_refused() -> None:
     """Contradicting knobs, and knobs that we have no name for."""
     machine = described_machine([make_test()])
     with pytest.raises(ConfigError, match="needs flash attention"):
-        config_of(make_test(type_v="q8_0"))
+        config_of(make_test(type_v="q8_0", flash_attn="off"))
     with pytest.raises(DataError, match="n_cpu_moe=4"):
         observe_test(make_test(n_cpu_moe=4), number=1, machine=machine)
 
@@ -134,6 +140,32 @@ def test_a_machine_has_a_name_or_is_its_parts() -> None:
     assert machine_name(ImportedTest(source="x")) == "unknown machine"
     assert len(imported_machine_id("box")) == 16
     assert imported_machine_id("box") != imported_machine_id("box2")
+
+
+def test_another_card_is_another_machine_whatever_it_is_called() -> None:
+    """Nor are two of them one; a run without a card, and an alias of it, stay with the name."""
+    cards = ("NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 3060")
+    seen, _ = observe_tests(
+        [
+            make_test(gpu=cards[0]), make_test(gpu=cards[1]), make_test(gpu=cards[1], n_gpus=2),
+            make_test(gpu=None, api="CPU"), make_test(gpu=cards[0], tps=1.0),
+        ]
+    )  # fmt: skip
+    aliases, _ = observe_tests([make_test(), make_test(gpu="AMD Radeon Graphics")])
+
+    first, second, both, host, again = (o.machine_id for o in seen)
+    assert len({first, second, both, host}) == 4
+    assert first == again
+    assert [gpu.name for gpu in seen[1].machine.gpus] == [cards[1]]
+    assert len({o.machine_id for o in aliases}) == 1
+
+
+def test_hearsay_is_no_clean_run() -> None:
+    """Nobody knows what ran beside it."""
+    told = make_test(is_hearsay=True)
+    seen = observe_test(told, number=1, machine=described_machine([told]))
+
+    assert (seen.contaminated, seen.load_contaminated) == (True, True)
 
 
 def test_a_machine_keeps_every_name_of_its_gpu_and_the_best_of_its_processor() -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from typing import TypeVar
 
 from autotune.domain.errors import DataError
 
-_EMPTY = frozenset({"", "None", "null", "NULL"})
+_EMPTY = frozenset({"", "None", "null", "NULL", "<NA>"})
+"""``none`` is none of them: it is a word of llama-bench."""
+_NO_NUMBER = frozenset({"nan", "-nan", "nan(ind)", "-nan(ind)", "n/a"})
+"""What pandas, C and people write where a number is missing; case says nothing."""
+_POINTED = re.compile(r"(-?\d+)\.0+")
+"""How pandas writes a whole number of a column that has a gap somewhere."""
 _MOST = 2**62
 """No count in a table is larger; databases cannot keep what is."""
+
+Meaning = TypeVar("Meaning")
 
 
 class Columns:
@@ -25,8 +34,18 @@ class Columns:
             return None
         return str(self._row[name]).strip().replace("\0", "").encode("utf-8", "replace").decode()
 
+    def whole(self, *names: str) -> str | None:
+        """As :meth:`text`, but ``1`` for pandas' ``1.0``."""
+        text = self.text(*names)
+        pointed = _POINTED.fullmatch(text or "")
+        return pointed[1] if pointed else text
+
     def _filled(self, names: tuple[str, ...]) -> str | None:
-        return next((n for n in names if str(self._row.get(n, "")).strip() not in _EMPTY), None)
+        return next(filter(self._is_filled, names), None)
+
+    def _is_filled(self, name: str) -> bool:
+        text = str(self._row.get(name, "")).strip()
+        return text not in _EMPTY and text.lower() not in _NO_NUMBER
 
     def has(self, *names: str) -> bool:
         """Whether the row has one of these columns at all."""
@@ -67,7 +86,7 @@ class Columns:
             return ()
         return tuple(float(v) for v in values if 0 < v < _MOST)
 
-    def word(self, meanings: Mapping[str, str], *names: str) -> str | None:
+    def word(self, meanings: Mapping[str, Meaning], *names: str) -> Meaning | None:
         """The meaning of the first filled cell; None for a word without one."""
-        text = self.text(*names)
+        text = self.whole(*names)
         return None if text is None else meanings.get(text.lower())

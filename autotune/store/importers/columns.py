@@ -33,14 +33,24 @@ _NEXT_GPU = re.compile(r", |(?<!\bw)/")
 """Between several GPUs; a slash until 2024. ``w/ Radeon 8060S`` is one processor's own."""
 _FLASH = {"0": "off", "1": "on", "-1": "auto", "false": "off", "true": "on", "off": "off",
           "on": "on", "auto": "auto", "disabled": "off", "enabled": "on"}  # fmt: skip
+_SWITCHED = {"1": True, "0": False, "true": True, "false": False}
 _MAPPED = {"mmap": True, "mmap_mlock": True, "none": False, "mlock": False, "direct_io": False,
-           "1": True, "0": False, "true": True, "false": False,
-           "mmap+mlock": True, "dio": False}  # fmt: skip
+           "mmap+mlock": True, "dio": False, **_SWITCHED}  # fmt: skip
 _SWITCH = re.compile(r"\s*(\w+)\s*=\s*(?:1|on|true)\s*", re.IGNORECASE)
 """A part of ``extra`` that somebody switched on, such as ``hipblaslt=1``."""
 _QUANTITY = re.compile(r"n_\w+|\w+_(?:s|ms|us|w|c|mib|gib|mb|gb|mhz|ghz|pct)")
 """A name that is a count, or ends in a unit: it was measured."""
-_FAILURES = {"oom": Reason.OOM, "timeout": Reason.TIMEOUT, "crash": Reason.CRASH}
+_SUCCEEDED = ("ok", "success", "succeeded", "successful", "true", "complete", "completed", "done",
+              "finished", "pass", "passed")  # fmt: skip
+_FAILED = ("fail", "failed", "failure", "false", "error", "crashed", "killed", "aborted")
+_OUTCOMES: Mapping[str, Reason | None] = {
+    **dict.fromkeys(_SUCCEEDED, None),
+    **dict.fromkeys(_FAILED, Reason.CRASH),
+    **{reason.value: reason for reason in Reason},
+    "canceled": Reason.CANCELLED,
+    "skipped": Reason.CANCELLED,
+}
+"""What a row's status says; a test that was skipped says nothing about its configuration."""
 
 
 def read_test(
@@ -54,7 +64,8 @@ def read_test(
     """
     cells = Columns(row)
     _require_plain_placement(cells)
-    tps, reason = cells.number("ts", "avg_ts", "t/s"), _reason(cells)
+    tps = cells.number("ts", "avg_ts", "t/s")
+    reason = _reason(cells, is_measured=tps is not None and tps > 0)
     load_s = _load_s(cells)
     if reason is None and not load_s and not (tps and tps > 0):
         raise DataError("no rate above 0")
@@ -87,8 +98,9 @@ def read_test(
         flash_attn=cells.word(_FLASH, "flash_attn", "fa"),
         type_k=cells.text("type_k"),
         type_v=cells.text("type_v"),
-        use_mmap=_mapped(cells),
-        offload_kqv=_offloads_kqv(cells),
+        use_mmap=cells.word(_MAPPED, "load_mode", "use_mmap", "mmap"),
+        offload_kqv=_stayed_on(cells, "no_kv_offload", "nkvo"),
+        op_offload=_stayed_on(cells, "no_op_offload"),
         split_mode=cells.text("split_mode"),
         tps=None if reason or not tps or tps < 0 else tps,
         tps_sd=cells.number("ts_std", "stddev_ts"),
@@ -135,9 +147,10 @@ def _plausible(test: ImportedTest) -> ImportedTest:
     return test
 
 
-def _reason(cells: Columns) -> Reason | None:
+def _reason(cells: Columns, *, is_measured: bool) -> Reason | None:
+    """Why it failed; a word that nobody knows says that it did only where no rate was measured."""
     status = (cells.text("status") or "ok").lower()
-    return None if status in ("ok", "success", "true") else _FAILURES.get(status, Reason.CRASH)
+    return _OUTCOMES.get(status, None if is_measured else Reason.CRASH)
 
 
 def _file_name(path: str | None) -> str | None:
@@ -155,21 +168,36 @@ def _n_gpus(cells: Columns) -> int | None:
 
 
 def _api(cells: Columns) -> str | None:
+    """What computed: the devices that were chosen, else the first GPU that was compiled in."""
+    chosen = cells.text("devices") or "auto"
+    if chosen.lower() != "auto":
+        return _chosen_api(chosen)
     names = cells.text("backends", "backend")
     if names is None:
         if not cells.has(*_OLD_FLAGS):
             return None
-        names = next((flag for flag in _OLD_FLAGS if _is_true(cells.text(flag))), "CPU")
+        names = next((flag for flag in _OLD_FLAGS if cells.word(_SWITCHED, flag)), "CPU")
+    api = _known_api(names)
+    is_amd = "amd" in (cells.text("gpu_info") or "").lower()
+    return "ROCm" if api == "CUDA" and is_amd else api
+
+
+def _chosen_api(devices: str) -> str:
+    """That of the first GPU among ``CUDA0/CUDA1``; ``none`` leaves the processor."""
+    if devices.lower() == "none":
+        return "CPU"
+    if "rpc" in devices.lower():
+        raise DataError(f"devices={devices[:40]}: another machine's devices are not a knob yet")
+    apis = [_known_api(device) for device in devices.split("/")]
+    return next((api for api in apis if api != "CPU"), "CPU")
+
+
+def _known_api(names: str) -> str:
     api = gpu_api(names)
     if api is None and not _NO_GPU.issuperset(re.findall(r"\w+", names.lower())):
         # Were it taken for the processor, its rates would be a processor's.
         raise DataError(f"backend {names[:40]!r} is not known")
-    is_amd = "amd" in (cells.text("gpu_info") or "").lower()
-    return "ROCm" if api == "CUDA" and is_amd else api or "CPU"
-
-
-def _is_true(text: str | None) -> bool:
-    return text is not None and text.lower() in ("1", "true")
+    return api or "CPU"
 
 
 def _engine(cells: Columns) -> str:
@@ -185,7 +213,7 @@ def _build(cells: Columns) -> str | None:
     What is switched on in the environment is as good as another build: with hipBLASLt the same one
     reads long prompts 1.2 to 5 times as fast (public telemetry).
     """
-    number, commit = cells.text("build", "build_number"), cells.text("build_commit")
+    number, commit = cells.whole("build", "build_number"), cells.text("build_commit")
     switched = switches(cells.text("extra") or "")
     flavour = "+".join(filter(None, (_extra(cells, "build") or commit, *switched)))
     return " ".join(filter(None, (number, flavour))) or None
@@ -214,14 +242,10 @@ def _extra_count(cells: Columns, name: str) -> int | None:
     return int(text)
 
 
-def _mapped(cells: Columns) -> bool | None:
-    text = cells.text("load_mode", "use_mmap", "mmap")
-    return None if text is None else _MAPPED.get(text.lower())
-
-
-def _offloads_kqv(cells: Columns) -> bool | None:
-    text = cells.text("no_kv_offload", "nkvo")
-    return None if text is None else not _is_true(text)
+def _stayed_on(cells: Columns, *names: str) -> bool | None:
+    """The opposite of a column that says what was switched off."""
+    is_off = cells.word(_SWITCHED, *names)
+    return None if is_off is None else not is_off
 
 
 def _load_s(cells: Columns) -> float | None:

@@ -10,23 +10,34 @@ from autotune.domain.units import GIB, MIB
 from autotune.store.importers.rows import Problem, Row
 
 _NAMES = {
-    "backend": "backends", "be": "backends", "fa": "flash_attn", "lm": "load_mode",
-    "mmap": "use_mmap", "model": "model_type", "ngl": "n_gpu_layers", "nkvo": "no_kv_offload",
-    "sm": "split_mode", "th": "n_threads", "threads": "n_threads", "ts": "tensor_split",
+    "backend": "backends", "be": "backends", "dev": "devices", "fa": "flash_attn",
+    "lm": "load_mode", "mmap": "use_mmap", "model": "model_type", "ngl": "n_gpu_layers",
+    "nkvo": "no_kv_offload", "nopo": "no_op_offload", "sm": "split_mode", "th": "n_threads",
+    "threads": "n_threads", "ts": "tensor_split",
 }  # fmt: skip
 """What the table calls the fields; ``ts`` is no rate here."""
 _TEST = re.compile(r"(?:pp\s*(\d+))?\s*\+?\s*(?:tg\s*(\d+))?\s*(?:@\s*d\s*(\d+))?")
-_RATE = re.compile(r"(\d+(?:\.\d+)?)(?:\s*[^\sA-Za-z0-9.,]\D*(\d+(?:\.\d+)?))?")
-"""Whatever an encoding made of the ``±``; no letter, and no comma of thousands."""
+_RATE = re.compile(
+    r"(\d+(?:\.\d+)?)(?:\s*[^\sA-Za-z0-9.,]\D*(?:(\d+(?:\.\d+)?)|nan(?:\(ind\))?|n/a))?",
+    re.IGNORECASE,
+)
+"""Whatever an encoding made of the ``±``; no letter, and no comma of thousands.
+
+A rate is good where its deviation is not a number.
+"""
 _UNITS = {"KIB": 1024.0, "MIB": float(MIB), "GIB": float(GIB), "TIB": 1024.0 * GIB,
           "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}  # fmt: skip
 _BUILD = re.compile(r"^\s*build: (\w+) \((\d+)\)")
 _DEVICES = (
     re.compile(r"\bDevice \d+: ([^,]+),"),
     re.compile(r"\bggml_vulkan: \d+ = (.+?)(?: \([^()]*\))? \|"),
-    re.compile(r"\bggml_metal\w*: GPU name:\s+(.+?)\s*$"),
+    re.compile(r"\bggml_metal\w*: GPU name:\s+MTL\d+ \((.+)\)\s*$"),
+    re.compile(r"\bggml_metal\w*: GPU name:(?!\s*MTL\d)\s+(.+?)\s*$"),
 )
-"""How the log names the GPUs: CUDA and ROCm, Vulkan, Metal."""
+"""How the log names the GPUs: CUDA and ROCm, Vulkan, Metal of 2026 and of before.
+
+In between Metal said no more than ``MTL0``, which is no name.
+"""
 
 
 class _Table(NamedTuple):

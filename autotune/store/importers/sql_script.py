@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from itertools import count
 
 from autotune.store.importers.rows import Problem, Row
 
 _CREATES = re.compile(r"^\s*CREATE\s+TABLE\b", re.IGNORECASE | re.MULTILINE)
-_STATEMENT = re.compile(r"\s*(CREATE|INSERT|BEGIN|COMMIT|END)\b", re.IGNORECASE)
-_NEXT = re.compile(r"INSERT\s+INTO\b", re.IGNORECASE)
+_STATEMENT = re.compile(r"\s*(CREATE|INSERT)\b", re.IGNORECASE)
+"""Transactions are left out: each version is read into a database of its own."""
+_MADE = re.compile(r"\s*CREATE\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?[\"'`\[]?(\w+)", re.IGNORECASE)
+"""The name of the table that a statement makes."""
+_NEXT = re.compile(r"(?:INSERT\s+INTO|CREATE\s+TABLE)\b", re.IGNORECASE)
 """llama-bench does not double an apostrophe in a path: what it leaves open ends here."""
 _ALLOWED = frozenset(
     {
@@ -19,7 +23,6 @@ _ALLOWED = frozenset(
         sqlite3.SQLITE_INSERT,
         sqlite3.SQLITE_READ,
         sqlite3.SQLITE_SELECT,
-        sqlite3.SQLITE_TRANSACTION,
         sqlite3.SQLITE_UPDATE,
     }
 )
@@ -34,16 +37,24 @@ def recognises(text: str) -> bool:
 
 
 def read_rows(text: str) -> Iterator[Row | Problem]:
-    """Every row of every table that the script makes; a statement that fails is named."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.row_factory = sqlite3.Row
-        connection.set_authorizer(_authorise)
-        for line, statement in _statements(text):
-            try:
-                connection.execute(statement)
-            except (sqlite3.Error, sqlite3.Warning) as error:
-                yield Problem(place=f"line {line}", cause=f"SQL: {error}")
-        yield from _rows(connection)
+    """Every row of every table that the scripts make; a statement that fails is named."""
+    numbers = count(1)
+    for script in _scripts(_statements(text)):
+        with closing(_connect()) as connection:
+            for line, statement in script:
+                try:
+                    connection.execute(statement)
+                except (sqlite3.Error, sqlite3.Warning) as error:
+                    yield Problem(place=f"line {line}", cause=f"SQL: {error}")
+            for cells in _rows(connection):
+                yield Row(place=f"row {next(numbers)}", cells=cells)
+
+
+def _connect() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    connection.set_authorizer(_authorise)
+    return connection
 
 
 def _authorise(action: int, *_: object) -> int:
@@ -68,11 +79,24 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
         yield begin, statement
 
 
-def _rows(connection: sqlite3.Connection) -> Iterator[Row]:
-    number = 0
+def _scripts(statements: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """The statements, parted where a table is made again: another version has other columns."""
+    script: list[tuple[int, str]] = []
+    names: set[str] = set()
+    for line, statement in statements:
+        made = _MADE.match(statement)
+        if made and made[1].lower() in names:
+            yield script
+            script, names = [], set()
+        if made:
+            names.add(made[1].lower())
+        script.append((line, statement))
+    yield script
+
+
+def _rows(connection: sqlite3.Connection) -> Iterator[dict[str, object]]:
     tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     for (table,) in tables:
         name = table.replace('"', '""')
         for found in connection.execute(f'SELECT * FROM "{name}"'):  # noqa: S608 - quoted
-            number += 1
-            yield Row(place=f"row {number}", cells=dict(found))
+            yield dict(found)

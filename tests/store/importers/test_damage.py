@@ -27,7 +27,9 @@ from tests.store.importers.excerpts import (
     ("cells", "cause"),
     [
         ({"avg_ts": "abc"}, "avg_ts is 'abc', not a number"),
-        ({"avg_ts": "nan"}, "avg_ts is 'nan', not a number"),
+        ({"avg_ts": "nan"}, "no rate above 0"),
+        ({"avg_ts": "-nan"}, "no rate above 0"),
+        ({"avg_ts": -12.5}, "no rate above 0"),
         ({"avg_ts": 0}, "no rate above 0"),
         ({"avg_ts": 1e12}, "1e+12 tokens per second are no rate"),
         ({"n_prompt": 0}, "no tokens: n_prompt and n_gen are 0"),
@@ -45,6 +47,11 @@ from tests.store.importers.excerpts import (
             "tensor_buft_overrides=exps=CPU: single tensors elsewhere are not a knob yet",
         ),
         ({"backends": "WebGPU"}, "backend 'WebGPU' is not known"),
+        ({"devices": "WebGPU0"}, "backend 'WebGPU0' is not known"),
+        (
+            {"devices": "CUDA0/RPC0"},
+            "devices=CUDA0/RPC0: another machine's devices are not a knob yet",
+        ),
         ({"avg_ts": 1e-10}, "1e-10 tokens per second are no rate"),
     ],
 )
@@ -176,6 +183,19 @@ def test_an_apostrophe_in_a_path_costs_its_own_row(tmp_path: Path) -> None:
     assert "SQL: near" in told.problems[0]
 
 
+def test_an_apostrophe_does_not_swallow_the_next_table(tmp_path: Path) -> None:
+    """The table of another version begins below the statement that never ends."""
+    old = write_sql(tmp_path / "old.sql", make_row(2023), make_row(2023, model_filename="?"))
+    new = write_sql(tmp_path / "new.sql", make_row(2026))
+    file = tmp_path / "all.sql"
+    file.write_text(old.read_text().replace("?", "/home/bob's/m.gguf") + new.read_text())
+
+    told = read_file(file)
+
+    assert [test.flash_attn for test in told.tests] == [None, "on"]
+    assert len(told.problems) == 1
+
+
 @pytest.mark.parametrize(
     "harm",
     [
@@ -250,6 +270,19 @@ def test_a_deviation_is_read_whatever_became_of_its_sign(tmp_path: Path, sign: s
     first, *_ = read_file(file).tests
 
     assert (first.tps, first.tps_sd) == (10000.5, 19.5)
+
+
+@pytest.mark.parametrize("deviation", ["nan", "-nan", "NaN", "nan(ind)", "n/a"])
+def test_a_rate_is_good_whose_deviation_is_no_number(tmp_path: Path, deviation: str) -> None:
+    """One repetition has none; a rate that is no number itself is named."""
+    file = tmp_path / "t.md"
+    text = MARKDOWN.replace("10000.50 ± 19.50", f"12.3 ± {deviation}")
+    file.write_text(text.replace("100.25 ± 0.11", "nan ± nan"), encoding="utf-8")
+
+    told = read_file(file)
+
+    assert (told.tests[0].tps, told.tests[0].tps_sd) == (12.3, None)
+    assert told.problems == ("line 6: t/s is 'nan ± nan'",)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from autotune.domain.imported import ImportedTest
 from autotune.domain.run import Reason
 from autotune.domain.units import MIB
+from autotune.facts.imported import observe_tests
 from autotune.store.importers.columns import read_test
 from autotune.store.importers.files import read_file
 from autotune.store.imports import import_key
@@ -102,10 +103,14 @@ def test_the_printed_table_is_read_with_the_log_around_it(tmp_path: Path) -> Non
             "Radeon 8060S Graphics (RADV STRIX_HALO)",
         ),
         ("ggml_metal_init: GPU name:   Apple M2 Max", "Apple M2 Max"),
+        ("ggml_metal_device_init: GPU name:   MTL0 (Apple M4)", "Apple M4"),
+        ("ggml_metal_device_init: GPU name:   MTL0", None),
     ],
 )
-def test_each_backend_names_its_gpu_in_its_own_way(tmp_path: Path, log: str, gpu: str) -> None:
-    """CUDA and ROCm, Vulkan, Metal."""
+def test_each_backend_names_its_gpu_in_its_own_way(
+    tmp_path: Path, log: str, gpu: str | None
+) -> None:
+    """CUDA and ROCm, Vulkan, Metal; for a time Metal named none."""
     file = tmp_path / "log.txt"
     file.write_text(f"{log}\n{MARKDOWN[MARKDOWN.index('| model') :]}", encoding="utf-8")
 
@@ -164,6 +169,63 @@ def test_words_of_all_years_mean_the_same(
     assert {name: getattr(test, name) for name in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("backends", "devices", "api"),
+    [
+        ("CUDA,Vulkan", "Vulkan0", "Vulkan"),
+        ("CUDA,Vulkan", "CUDA0/CUDA1", "CUDA"),
+        ("CUDA,Vulkan", "auto", "CUDA"),
+        ("Vulkan", "", "Vulkan"),
+        ("MTL,BLAS", "BLAS", "CPU"),
+        ("WebGPU", "none", "CPU"),
+    ],
+)
+def test_the_chosen_devices_tell_what_computed(
+    tmp_path: Path, backends: str, devices: str, api: str
+) -> None:
+    """``backends`` lists what was compiled in, used or not."""
+    row = make_row(2026, backends=backends, devices=devices)
+
+    assert read_one(write_csv(tmp_path / "t.csv", row)).api == api
+
+
+def test_a_run_that_was_given_no_device_is_the_processors(tmp_path: Path) -> None:
+    """llama-bench prints the layers that were asked for: none of them was on a GPU."""
+    table = (
+        MARKDOWN.replace("| backend |", "| backend | dev  |")
+        .replace("| ------- |", "| ------- | ---- |")
+        .replace("| CUDA    |", "| CUDA    | none |")
+    )
+    printed = tmp_path / "t.md"
+    printed.write_text(table, encoding="utf-8")
+    rows = write_json(tmp_path / "t.json", make_row(devices="none", n_gpu_layers=-1))
+    tests = [*read_file(printed).tests, *read_file(rows).tests]
+
+    seen, problems = observe_tests(tests)
+
+    assert problems == ()
+    assert [(one.api, one.config.n_gpu_layers) for one in seen] == [("CPU", 0)] * 4
+
+
+def test_weights_that_are_not_lent_to_the_gpu_are_another_configuration(tmp_path: Path) -> None:
+    """``-nopo 0,1``, as rows and as the printed table shortens it."""
+    table = "\n".join(
+        f"{line} {cell} |"
+        for line, cell in zip(MARKDOWN.splitlines()[2:6], ("nopo", "---:", "0", "1"), strict=True)
+    ).replace("tg128 @ d4096", "pp512")
+    printed = tmp_path / "t.md"
+    printed.write_text(table, encoding="utf-8")
+    rows = [make_row(2025), make_row(2025, no_op_offload=1)]
+    files = [printed, write_csv(tmp_path / "t.csv", *rows), write_json(tmp_path / "t.json", *rows)]
+
+    for file in files:
+        seen, problems = observe_tests(read_file(file).tests)
+
+        assert problems == ()
+        assert [one.config.op_offload for one in seen] == [True, False]
+        assert len({one.config.config_id for one in seen}) == 2
+
+
 def test_tables_of_two_years_in_one_file_are_two_tables(tmp_path: Path) -> None:
     """People append; each header holds until the next."""
     old, new = (write_csv(tmp_path / f"{y}.csv", make_row(y)).read_text() for y in (2023, 2026))
@@ -174,6 +236,23 @@ def test_tables_of_two_years_in_one_file_are_two_tables(tmp_path: Path) -> None:
 
     assert told.problems == ()
     assert [test.flash_attn for test in told.tests] == [None, "on"]
+
+
+def test_scripts_of_two_years_in_one_file_are_two_tables(tmp_path: Path) -> None:
+    """The second ``IF NOT EXISTS`` is another version's: its columns are not the first's."""
+    scripts = [
+        write_sql(tmp_path / f"{number}.sql", make_row(year), decode_row(year)).read_text()
+        for number, year in enumerate((2023, 2026, 2026, 2024))
+    ]
+    file = tmp_path / "all.sql"
+    file.write_text("BEGIN TRANSACTION;\n" + "COMMIT;\nBEGIN TRANSACTION;\n".join(scripts))
+
+    told = read_file(file)
+
+    assert told.problems == ()
+    assert [test.kind for test in told.tests] == ["pp", "tg"] * 4
+    assert [test.flash_attn for test in told.tests] == [None] * 2 + ["on"] * 6
+    assert [test.place for test in told.tests] == [f"row {number}" for number in range(1, 9)]
 
 
 @pytest.mark.parametrize("between", ["", "\n", "\nllama_perf: [1] done\nggml: next\n"])
@@ -234,3 +313,31 @@ def test_what_was_switched_on_is_as_good_as_another_build() -> None:
     assert build("tuned=True; fast = on") == "6077 fast+tuned"
     assert build("GGML_CUDA_FORCE_MMQ=1;use_fa=1") == "6077 GGML_CUDA_FORCE_MMQ+use_fa"
     assert build("via something") == "6077"
+
+
+@pytest.mark.parametrize(
+    ("status", "rate", "reason"),
+    [
+        ("completed", 100, None),
+        ("Passed", 100, None),
+        ("success", 100, None),
+        ("what nobody knows", 100, None),
+        ("what nobody knows", "", Reason.CRASH),
+        ("failed", 100, Reason.CRASH),
+        ("oom", "", Reason.OOM),
+        ("load_error", "", Reason.LOAD_ERROR),
+        ("cancelled", "", Reason.CANCELLED),
+        ("cancelled", 100, Reason.CANCELLED),
+        ("interrupted", "", Reason.INTERRUPTED),
+        ("skipped", "nan", Reason.CANCELLED),
+    ],
+)
+def test_a_status_is_a_failure_only_where_it_says_so(
+    status: str, rate: object, reason: Reason | None
+) -> None:
+    """An unknown word beside a rate is no failure; what was not run failed at nothing."""
+    row = {"model": "m", "n_prompt": "512", "status": status, "ts": rate}
+
+    test = read_test(row, source="x")
+
+    assert (test.reason, test.tps) == (reason, None if reason else 100)

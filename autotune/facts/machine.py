@@ -18,6 +18,15 @@ from autotune.facts.cpu import count_allowed, count_logical, read_processor, usa
 from autotune.facts.gpu import read_gpus
 from autotune.facts.text import read_text
 
+_GENERATIONS = frozenset(
+    (
+        *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"),
+        *("dotprod", "i8mm", "sve", "sme"),
+    )
+)
+"""Extensions that tell generations of processors apart. Never to be changed: every machine would be
+a stranger to its own runs."""
+
 
 def read_machine(root: Path = Path("/")) -> MachineFacts:
     """The facts of this machine; ``root`` is where a Linux file tree begins."""
@@ -59,12 +68,13 @@ def machine_id(facts: MachineFacts) -> str:
     """16 hexadecimal digits that stay the same as long as the hardware does.
 
     Left out is what an update or a neighbour changes: kernel, quota, limits, driver, free memory,
-    and single bytes of installed memory, which firmware and kernels count differently.
+    and single bytes of installed memory, which firmware and kernels count differently. Virtual
+    machines call processors of several generations by one name; what these can do differs.
     """
     gpus = sorted(gpu.uuid or f"{gpu.name} {_gib(gpu.total_bytes)}" for gpu in facts.gpus)
     identity = [
         *(facts.system, facts.cpu, facts.n_logical, facts.n_physical),
-        *(_gib(facts.ram_bytes), gpus),
+        *(_gib(facts.ram_bytes), gpus, sorted(_GENERATIONS.intersection(facts.isa))),
     ]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 

@@ -17,10 +17,12 @@ import time
 from pathlib import Path
 
 from autotune.domain.config import Config
-from autotune.domain.run import Trial
+from autotune.domain.run import Run, Trial
 from autotune.domain.stats import median
 from autotune.domain.workload import Workload
 from autotune.measure.runner import LocalRunner
+from autotune.tune.ledger import request_s
+from autotune.tune.verdict import is_faster, process_noise_sd
 from tests.benchmarks.models import models
 from tests.benchmarks.table import print_table
 
@@ -43,17 +45,19 @@ def main(native: Path) -> None:
             "llama-bench's default": _llama_bench_default(),
             "newcomer's default": _newcomer(),
         }
-        seconds: dict[str, list[float]] = {who: [] for who in contenders}
+        runs: dict[str, list[Run]] = {who: [] for who in contenders}
         for number in range(ROUNDS):
             for who in _rotated(list(contenders), number):
-                seconds[who].append(_request_s(path, contenders[who]))
-        best = min(seconds.values(), key=median)
+                runs[who].append(_run(path, contenders[who]))
+        best = min(runs.values(), key=lambda told: median(_seconds(told)))
         rows = [
-            (who, f"{median(values):.3f} s", f"{min(values):.3f} – {max(values):.3f}",
-             _ratio(best, values), _short(contenders[who]))
-            for who, values in seconds.items()
+            (who, f"{median(_seconds(told)):.3f} s",
+             f"{min(_seconds(told)):.3f} – {max(_seconds(told)):.3f}",
+             _ratio(_seconds(best), _seconds(told)), _is_behind(best, told),
+             _short(contenders[who]))
+            for who, told in runs.items()
         ]  # fmt: skip
-        headers = ("who", "request", "range", "best / this, by round", "configuration")
+        headers = ("who", "request", "range", "best / this, by round", "behind?", "configuration")
         title = f"{name}, {WORKLOAD.label}, both tuners {wall_s:.0f} s, {ROUNDS} rounds interleaved"
         print_table(title, headers, rows)
 
@@ -69,6 +73,14 @@ def _ratio(best: list[float], values: list[float]) -> str:
     ratios = [theirs / ours for theirs, ours in zip(best, values, strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4)
     return f"{median(ratios):.3f} ({low:.3f} – {high:.3f})"
+
+
+def _is_behind(best: list[Run], theirs: list[Run]) -> str:
+    """Whether the best is faster beyond noise, by the rule that ends a study."""
+    if theirs is best:
+        return ""
+    noise_sd = process_noise_sd(best)
+    return "yes" if is_faster(best, theirs, noise_sd=noise_sd) else "within noise"
 
 
 def _ours(path: Path) -> Config:
@@ -121,11 +133,13 @@ def _newcomer() -> Config:
     return Config(n_ctx=N_CTX, n_threads=1, n_threads_batch=2)
 
 
-def _request_s(path: Path, config: Config) -> float:
+def _run(path: Path, config: Config) -> Run:
     trial = Trial(model_path=path, config=config, workload=WORKLOAD, n_reps=2, max_reps=2)
-    run = LocalRunner("llama-cpp-python").run(trial)
-    assert run.measurement is not None, run.message
-    return run.measurement.request_s.median
+    return LocalRunner("llama-cpp-python").run(trial)
+
+
+def _seconds(runs: list[Run]) -> list[float]:
+    return [request_s(run) for run in runs]
 
 
 def _short(config: Config) -> str:

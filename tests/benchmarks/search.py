@@ -20,9 +20,10 @@ from autotune.domain.config import Config
 from autotune.domain.study import Observation
 from autotune.domain.workload import Workload
 from autotune.features.case import Array, Case
+from autotune.predict.noise import noise_by_machine
 from autotune.predict.predictor import Predictor
 from autotune.predict.prior import load_prior
-from autotune.predict.rows import SECONDS, family_name
+from autotune.predict.rows import SECONDS, family_name, repeats
 from autotune.recommend.choose import Candidates, confidence
 from autotune.tune.model_guided import ModelGuided
 from autotune.tune.strategy import GridSearch, RandomSearch, Strategy
@@ -115,8 +116,14 @@ class Trace:
     seconds: Array
 
 
-def search(task: Task, predictor: Predictor | None, make: MakeStrategy, seed: int) -> Trace:
-    """Replay one search of at most the longest of RUNS trials."""
+def search(
+    task: Task, predictor: Predictor | None, make: MakeStrategy, seed: int, *, noise_sd: float
+) -> Trace:
+    """Replay one search of at most the longest of RUNS trials.
+
+    ``noise_sd`` is how far runs of one configuration are known to lie apart on this machine,
+    natural log.
+    """
     rng = np.random.default_rng(seed)
     strategy = make(rng)
     best_s = task.truth.min()
@@ -129,7 +136,7 @@ def search(task: Task, predictor: Predictor | None, make: MakeStrategy, seed: in
         if predictor is not None:
             forecast = predictor.adapt(runs).forecast(task.cases)
             candidates = Candidates(forecast, np.ones(len(task.cases)))
-        chosen = _choice(task, candidates, measured, predictor, rng)
+        chosen = _choice(task, candidates, measured, predictor, rng, noise_sd)
         regret.append(1 - best_s / task.truth[chosen])
         seconds.append(spent)
         log_best = min(measured.values(), default=float(candidates.forecast.request().mean.min()))
@@ -147,16 +154,13 @@ _NONE = Workload()
 _PHYSICS = Predictor().fit([])
 
 
-_BAND = np.sqrt(2) * USUAL_NOISE_SD
-"""How far apart, natural log, two single runs of one configuration usually lie."""
-
-
 def _choice(
     task: Task,
     candidates: Candidates,
     measured: dict[int, float],
     predictor: Predictor | None,
     rng: np.random.Generator,
+    noise_sd: float,
 ) -> int:
     """The fastest that was measured; before any run, the predicted one, or any.
 
@@ -168,7 +172,7 @@ def _choice(
         return int(rng.integers(len(task.cases)) if blind else candidates.request_s.argmin())
     if predictor is None:
         return min(measured, key=lambda index: measured[index])
-    limit = min(measured.values()) + _BAND
+    limit = min(measured.values()) + np.sqrt(2) * noise_sd
     tied = [index for index, log_s in measured.items() if log_s <= limit]
     expected = predictor.forecast([task.cases[i] for i in tied], verbatim=False).request()
     return tied[int(np.argmin(expected.mean))]
@@ -303,8 +307,9 @@ def _searches(
     traces: dict[str, list[Trace]] = defaultdict(list)
     for family in sorted({task.family for task in found}):
         others = [o for o in observations if family_name(o.model) != family]
-        predictor = Predictor().fit([], prior=others)
+        predictor, noise = Predictor().fit([], prior=others), _noise(others)
         for task in (task for task in found if task.family == family):
+            noise_sd = noise.get(task.cases[0].machine_id, USUAL_NOISE_SD)
             sure.append(_confidence(task, predictor))
             makers: dict[str, tuple[Predictor | None, MakeStrategy]] = {
                 "model-guided": (predictor, partial(ModelGuided, default=task.default_config)),
@@ -314,10 +319,21 @@ def _searches(
             }
             for name, (told, make) in makers.items():
                 for seed in range(SEEDS if name != "grid" else 1):
-                    traces[name].append(search(task, told, make, seed))
+                    traces[name].append(search(task, told, make, seed, noise_sd=noise_sd))
         print(family, file=sys.stderr)
     _print_confidence(found, sure)
     yield from traces.items()
+
+
+def _noise(observations: Sequence[Observation]) -> dict[str, float]:
+    """Spread of whole requests between runs of one case on each machine that repeated any."""
+    pairs = [
+        (o, case) for o in observations
+        if o.reason is None and not o.contaminated and (case := Case.of(o)) is not None
+    ]  # fmt: skip
+    return noise_by_machine(
+        (found[0][0].machine_id, [request_s(o) for o, _ in found]) for found in repeats(pairs)
+    )
 
 
 def _confidence(task: Task, predictor: Predictor) -> tuple[float, bool]:

@@ -72,6 +72,7 @@ def test_the_identity_is_sixteen_digits() -> None:
         {"n_usable": 1, "cpu_quota": 1.0},
         {"ram_limit_bytes": GIB},
         {"ram_bytes": 8 * GIB - 100 * MIB},
+        {"isa": ("avx2", "fma", "an extension that a later version reads")},
         {"gpus": (replace(GPU, free_bytes=1, driver="2", temperature_celsius=80.0),)},
         {"gpus": (replace(GPU, device="CUDA0"),)},
     ],
@@ -86,6 +87,7 @@ def test_updates_and_neighbours_do_not_change_the_identity(changes: dict[str, An
     "changes",
     [
         {"cpu": "Imaginary 4-Core"},
+        {"isa": ("avx2", "avx_vnni", "fma")},
         {"n_logical": 4},
         {"ram_bytes": 16 * GIB},
         {"system": "Windows"},
@@ -95,7 +97,7 @@ def test_updates_and_neighbours_do_not_change_the_identity(changes: dict[str, An
     ],
 )
 def test_other_hardware_has_another_identity(changes: dict[str, Any]) -> None:
-    """Processor, memory, system and GPUs."""
+    """Processor, whatever it is called, memory, system and GPUs."""
     machine = make_machine(gpus=(GPU,))
     assert machine_id(replace(machine, **changes)) != machine_id(machine)
 

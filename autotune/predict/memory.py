@@ -2,8 +2,9 @@
 
 Known to the byte are weights, caches and the scratch memory that the request touches
 (:mod:`autotune.facts.plan`, :mod:`autotune.facts.touched`). Left are the process itself, the
-tokeniser's tables, and what a model adds of its own: a Bayesian linear regression around typical
-values, in which a model that was run has an offset of its own and another one the doubt about it.
+tokeniser's tables, and what machine and model add: a Bayesian linear regression around typical
+values, in which each machine and each family that was run has an offset, wherever it was run, and
+every other one the doubt about it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from autotune.facts.touched import TouchedMemory
 from autotune.facts.vram import vram_ratio
 from autotune.facts.weights import repacked_types
 from autotune.features.case import Array, Case
+from autotune.predict.rows import family_name
 from autotune.predict.typical import PROCESS_MIB, PROCESS_SD_MIB
 
 _TYPICAL = np.array([PROCESS_MIB, 7.2, 1.0])
@@ -36,9 +38,11 @@ vocabulary is nearly all; resident bytes per byte of scratch memory.
 give or take 4 MiB (one with a trie adds 19 bytes); context and sampler of those two 3 to 5 MiB."""
 _DOUBT = np.array([PROCESS_SD_MIB, 0.5, 0.1])
 """Standard deviations of these over all machines and models."""
-_OWN_MIB, _OWN_TABLES, _DRIVER_MIB = 2.0, 1.5, 200.0
-"""Standard deviations of what one model on one machine adds: MiB; bytes per header byte; MiB of
-a GPU's driver and runtime."""
+_MACHINE_MIB, _DRIVER_MIB = 3.0, 200.0
+"""Standard deviations of what a machine adds: MiB of libraries; of a GPU's driver and runtime.
+(Three processors lie 0.8, 3.9 and 4.8 MiB apart, with both families that were run on them.)"""
+_FAMILY_MIB, _FAMILY_TABLES = 2.0, 1.5
+"""Standard deviations of what a family adds: MiB; bytes per header byte."""
 _NOISE_RATIO = 0.01
 """Unit of the residuals, as a share of the peak."""
 _PRIOR_MISFIT = 5.0
@@ -67,7 +71,8 @@ class MemoryRegressor:
 
     def fit(self, cases: Sequence[Case], peak_bytes: Array) -> MemoryRegressor:
         """Learn the remainder from measured peaks of shape (n_cases,), in bytes."""
-        self.columns_ = {name: i for i, name in enumerate(dict.fromkeys(map(_group, cases)))}
+        names = dict.fromkeys(name for case in cases for name in (_machine(case), _family(case)))
+        self.columns_ = {name: i for i, name in enumerate(names)}
         known, x = _parts(cases)
         unit = _NOISE_RATIO * peak_bytes / MIB
         a = self._scaled(cases, x) / unit[:, None]
@@ -89,21 +94,25 @@ class MemoryRegressor:
         return peak, _NOISE_RATIO * np.sqrt(doubt + self.misfit_)
 
     def _scaled(self, cases: Sequence[Case], x: Array) -> Array:
-        """Columns in MiB that weigh a standard deviation each; shape (n, 3 + groups + 1).
+        """Columns in MiB that weigh a standard deviation each; (n, 3 + machines and families + 2).
 
-        The last is for models that were never run: nothing is learned of it, all doubt stays.
+        The last two are for those that were never run: nothing is learned of them, all doubt stays.
         """
-        own = np.zeros((len(cases), len(self.columns_) + 1))
-        told: dict[object, tuple[int, float]] = {}
+        n_known = len(self.columns_)
+        own = np.zeros((len(cases), n_known + 2))
+        told: dict[object, tuple[int, float, int, float]] = {}
         for row, case in enumerate(cases):
             key = (id(case.model), id(case.machine), case.machine_id, case.backend)
             if key not in told:
-                column = self.columns_.get(_group(case), len(self.columns_))
-                tables = _OWN_TABLES * x[row, 1]
                 driver = _DRIVER_MIB * _has_gpu(case.machine)
-                told[key] = column, float(np.hypot(np.hypot(_OWN_MIB, tables), driver))
-            column, spread = told[key]
-            own[row, column] = spread
+                told[key] = (
+                    self.columns_.get(_machine(case), n_known),
+                    float(np.hypot(_MACHINE_MIB, driver)),
+                    self.columns_.get(_family(case), n_known + 1),
+                    float(np.hypot(_FAMILY_MIB, _FAMILY_TABLES * x[row, 1])),
+                )
+            machine, machine_sd, family, family_sd = told[key]
+            own[row, machine], own[row, family] = machine_sd, family_sd
         return np.hstack([x * self._doubt, own])
 
 
@@ -207,5 +216,11 @@ def _has_gpu(machine: MachineFacts) -> bool:
     return any(gpu.device is not None for gpu in machine.gpus)
 
 
-def _group(case: Case) -> str:
-    return f"{case.machine_id}/{case.backend}/{case.model.model_id}"
+def _machine(case: Case) -> str:
+    """Each backend's process has libraries of its own."""
+    return f"{case.machine_id}/{case.backend}"
+
+
+def _family(case: Case) -> str:
+    """One vocabulary."""
+    return family_name(case.model)

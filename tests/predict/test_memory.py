@@ -11,6 +11,7 @@ import pytest
 from autotune.domain.config import KV_BYTES_PER_ELEMENT, Config
 from autotune.domain.machine import GPUFacts
 from autotune.domain.plan import MemoryPlan
+from autotune.domain.units import MIB
 from autotune.domain.workload import Workload
 from autotune.facts.plan import plan_memory
 from autotune.features.case import Case
@@ -76,7 +77,7 @@ def test_doubt_shrinks_with_runs_of_the_same_model() -> None:
     few = slice(0, 4)
     first = RUNS.cases[0].model
     stranger = [
-        dataclasses.replace(RUNS.cases[0], model=dataclasses.replace(first, model_id="new"))
+        dataclasses.replace(RUNS.cases[0], model=dataclasses.replace(first, architecture="new"))
     ]
     some = MemoryRegressor().fit(RUNS.cases[few], RUNS.peak_bytes[few])
     asked = RUNS.cases[4:5]
@@ -85,6 +86,26 @@ def test_doubt_shrinks_with_runs_of_the_same_model() -> None:
         FITTED.predict(asked)[1] < some.predict(asked)[1] < RUNS.unseen()[1][4] / RUNS.peak_bytes[4]
     )
     assert FITTED.predict(stranger)[1] > 2 * FITTED.predict(asked)[1]
+
+
+def test_one_family_on_three_machines_is_one_family() -> None:
+    """What its vocabulary takes it takes on each of them: the next one is told no more by that."""
+    mine = np.array([case.model == RUNS.cases[0].model for case in RUNS.cases])
+    here = [case for case, is_mine in zip(RUNS.cases, mine, strict=True) if is_mine]
+    everywhere = [dataclasses.replace(case, machine_id=name) for name in "abc" for case in here]
+    other = RUNS.cases[-1:]
+    assert not mine[-1]
+
+    def moved(cases: list[Case], peaks: np.ndarray) -> float:
+        """How far 20 MiB more of the one family move what is expected of the other, in MiB."""
+        before, after = (
+            MemoryRegressor().fit(cases, peaks + more).predict(other)[0][0]
+            for more in (0, 20 * MIB)
+        )
+        return float(after - before) / MIB
+
+    peaks = RUNS.peak_bytes[mine]
+    assert 0 < moved(everywhere, np.tile(peaks, 3)) <= moved(here, peaks)
 
 
 def test_a_gpus_driver_is_doubted_until_it_was_seen() -> None:

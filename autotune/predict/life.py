@@ -26,7 +26,7 @@ from autotune.predict.prior import load_prior
 from autotune.predict.state import dump_predictor, load_predictor
 from autotune.store.store import Store
 
-STATE_VERSION = 9
+STATE_VERSION = 10
 """Raised whenever a fitted part means something else than before."""
 WORSE_RATIO = 0.05
 """A fit this much worse in any partition does not replace the one before."""

@@ -17,10 +17,12 @@ Machine Learning", 2006, section 5.4.2.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from autotune.domain.config import MOST_THREADS
 from autotune.features.case import Array
 from autotune.features.columns import COLUMNS
 from autotune.predict.places import DEVICE, FLAVOUR, WIDTHS, Width
@@ -75,15 +77,18 @@ def locate(phase: str, x: Array, subjects: Subjects) -> Whereabouts:
         length = np.clip(octave, 0, _MOST_OCTAVES - 1).astype(np.intp)
         felt = 2 ** x[:, columns.index("attention_share")]
         loading[:, [width.by_attention for width in WIDTHS]] = felt[:, None]
-    at_length = [has_prompt and width.at_length for width in WIDTHS]
-    kind = subjects.kinds * _MOST_OCTAVES + length
+    threads = _threads(columns, x, subjects)
+    loading[:, [width.by_threads for width in WIDTHS]] = (threads > 0)[:, None]
+    kind = (subjects.kinds * _MOST_OCTAVES + length) * (MOST_THREADS + 1) + threads
     _, first, index = np.unique(kind, return_index=True, return_inverse=True)
     kinds = subjects.take(first)
-    ending = np.char.add("/", length[first].astype(str))
+    of_length, of_threads = (np.char.add("/", n[first].astype(str)) for n in (length, threads))
     names = [
-        np.char.add(of, ending) if ends else of
-        for of, ends in zip(kinds.places.T, at_length, strict=True)
-    ]
+        np.char.add(of, of_length) if has_prompt and width.at_length
+        else np.char.add(of, of_threads) if width.by_threads
+        else of
+        for of, width in zip(kinds.places.T, WIDTHS, strict=True)
+    ]  # fmt: skip
     return Whereabouts(
         names=np.stack(names, axis=1),
         families=kinds.families,
@@ -92,6 +97,15 @@ def locate(phase: str, x: Array, subjects: Subjects) -> Whereabouts:
         loading=loading,
         sd=tuple(_sd(width, has_prompt=has_prompt) for width in WIDTHS),
     )
+
+
+def _threads(columns: Sequence[str], x: Array, subjects: Subjects) -> Ints:
+    """Threads of the phase on a processor, 0 where a GPU computes; shape (n,)."""
+    name = next((name for name in ("threads", "threads_batch") if name in columns), None)
+    if name is None:
+        return np.zeros(len(x), dtype=np.intp)
+    threads = np.round(2 ** x[:, columns.index(name)])
+    return np.where(subjects.on_gpu, 0, np.minimum(threads, MOST_THREADS)).astype(np.intp)
 
 
 def _sd(width: Width, *, has_prompt: bool) -> float:

@@ -1,7 +1,9 @@
 """The places that a row lies in, wide and narrow, by name.
 
 The device, the machine, the flavour of the build; and (to a prompt, at its length) the build, how
-it and its flavour compute attention, how flavour and device run models with or without experts.
+it and its flavour compute attention, how flavour and device run models with or without experts. So
+many threads of a processor are a place, too: one saturates its memory with one thread, another with
+all of them.
 Machines with the same GPU are one device: a second one is not a blank either. What each of them
 does: :mod:`autotune.predict.place_effects`.
 """
@@ -26,6 +28,8 @@ class Width:
     """Whether they are to a prompt others at each length."""
     by_attention: bool = False
     """Whether a prompt feels them the more, the more of its work is attention."""
+    by_threads: bool = False
+    """Whether there is one for each number of threads; where a GPU computes, none is felt."""
 
 
 WIDTHS = (
@@ -37,12 +41,14 @@ WIDTHS = (
     Width(at_length=True, by_attention=True),
     Width(at_length=True),
     Width(at_length=True),
+    Width(by_threads=True),
 )
 """Of the places of a case, in their order."""
 
 
 def place_names(case: Case) -> tuple[str, ...]:
-    """Device, machine, flavour; build, attention by build and flavour, experts by flavour, device.
+    """Device, machine, flavour; build, attention by build and flavour, experts by flavour, device;
+    machine again, for its threads.
 
     Backends of one engine share its place on a machine; each has builds of its own.
     """
@@ -53,7 +59,8 @@ def place_names(case: Case) -> tuple[str, ...]:
     fuses = "fused" if case.config.flash_attn != "off" else "plain"
     kind = "experts" if case.model.n_experts else "dense"
     attention = f"{build}/{fuses}", f"{flavour}/{fuses}"
-    return device, machine, flavour, build, *attention, f"{flavour}/{kind}", f"{device}/{kind}"
+    experts = f"{flavour}/{kind}", f"{device}/{kind}"
+    return device, machine, flavour, build, *attention, *experts, machine
 
 
 def flavour_of(build: str) -> str:

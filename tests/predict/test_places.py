@@ -16,6 +16,7 @@ from autotune.predict.places import WIDTHS, device_name, flavour_of
 from autotune.predict.predictor import Predictor
 from autotune.predict.rows import subjects_of
 from tests.predict.strangers import strangers
+from tests.simulation import make_cases, scaled_model, simulate
 
 
 def make_places(
@@ -26,13 +27,16 @@ def make_places(
     n = len(builds)
     return Whereabouts(
         names=np.array(
-            [[d, f"{d}/0", d, f"{d}/{b}", f"{d}/{b}", f"{d}/fa", f"{d}/dense", d] for d, b in split]
+            [
+                [d, f"{d}/0", d, f"{d}/{b}", f"{d}/{b}", f"{d}/fa", f"{d}/dense", d, f"{d}/2"]
+                for d, b in split
+            ]
         ),
         families=np.array(families),
         length=np.zeros(n, dtype=np.intp),
         index=np.arange(n),
-        loading=np.full((n, 8), loading),
-        sd=(1.0,) * 8,
+        loading=np.full((n, 9), loading) * ([1] * 8 + [0]),
+        sd=(1.0,) * 9,
     )
 
 
@@ -166,7 +170,9 @@ def test_what_attention_does_is_felt_by_its_share() -> None:
 
     assert np.ptp(share) > 0
     assert felt == pytest.approx(np.sqrt(share / 0.03)[:, None] * [1, 1])
-    assert (where.loading[:, ~by_attention] == 1).all()
+    by_threads = np.array([width.by_threads for width in WIDTHS])
+    assert (where.loading[:, ~by_attention & ~by_threads] == 1).all()
+    assert (where.loading[:, by_threads] == 0).all(), "a GPU computes"
 
 
 def test_what_is_felt_twice_counts_twice() -> None:
@@ -186,11 +192,48 @@ def test_only_a_prompt_has_other_places_at_each_length() -> None:
     table = build_features(cases)
     prefill, decode = (locate(p, table.x[p], subjects_of(cases)) for p in ("prefill", "decode"))
 
-    assert list(decode.names[0]) == list(subjects_of(cases).places[0])
+    assert list(decode.names[0, :8]) == list(subjects_of(cases).places[0, :8])
     assert list(prefill.names[0, :3]) == list(decode.names[0, :3])
-    at_length = [f"{name}/{prefill.length[0]}" for name in decode.names[0, 3:]]
-    assert list(prefill.names[0, 3:]) == at_length
-    assert (prefill.sd, decode.sd) == ((2.0,) * 8, (2.0,) * 3 + (1.0,) * 5)
+    at_length = [f"{name}/{prefill.length[0]}" for name in decode.names[0, 3:8]]
+    assert list(prefill.names[0, 3:8]) == at_length
+    assert (prefill.sd, decode.sd) == ((2.0,) * 9, (2.0,) * 3 + (1.0,) * 5 + (2.0,))
+
+
+def test_each_processor_has_its_own_way_with_threads() -> None:
+    """One thread saturates the first one's memory and not the second's: the others' models tell."""
+    families = [scaled_model(f"{size}M", size) for size in (40, 60, 90, 140)]
+    random = np.random.default_rng(0)
+
+    def seconds_more(case: Case) -> float:
+        """Log slowdown with one thread; as much speed on the other machine."""
+        return (0.25 if case.machine_id == "m" else -0.25) * (case.config.n_threads == 1)
+
+    def observed(case: Case, observation: Observation) -> Observation:
+        noise = random.normal(scale=0.02)
+        rate = (observation.decode_tps or 0) * np.exp(noise - seconds_more(case))
+        return dataclasses.replace(observation, decode_tps=float(rate))
+
+    cases = {
+        family.name: [
+            dataclasses.replace(case, machine_id=machine)
+            for machine in ("m", "n")
+            for case in make_cases(family)[::7]
+        ]
+        for family in families
+    }
+    *known, asked = (list(told) for told in cases.values())
+    taught = [observed(c, o) for told in known for c, o in zip(told, simulate(told), strict=True)]
+    truth = [
+        np.log(1 / (o.decode_tps or 1)) + seconds_more(c)
+        for c, o in zip(asked, simulate(asked), strict=True)
+    ]
+
+    error = Predictor().fit(taught).forecast(asked).decode.mean - truth
+
+    one = np.array([case.config.n_threads == 1 for case in asked])
+    assert one.any()
+    assert abs(np.median(error[one])) < 0.08
+    assert np.abs(error).max() < 0.2
 
 
 def test_builds_differ_by_what_places_tell() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,7 +43,7 @@ def evaluate(db: DbOption = None, replay: ReplayOption = None, as_json: JsonOpti
     observations, record = _observations(db, replay or [])
     if not observations:
         raise UserError("no runs to judge on: autotune tune MODEL makes some, --replay FILE reads")
-    (api, _), *_ = Counter(observation.api for observation in observations).most_common(1)
+    api = max((o.api for o in observations), key=lambda name: name != "CPU")
     with console.status("evaluating") as status:
         found = judge(
             observations,

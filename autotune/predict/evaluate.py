@@ -8,7 +8,7 @@ on the same GPU too, and where models are held out, what was run of their famili
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +34,7 @@ from autotune.predict.splits import (
 )
 from autotune.predict.success import Label, labels
 
+Prior = tuple[Observation, ...]
 _Z = {0.5: 0.674, 0.8: 1.282, 0.9: 1.645}
 _WARM, _COLD = 0.9, 0.1
 """Page-cache shares from which a load is called warm, and up to which cold."""
@@ -77,8 +78,8 @@ def evaluate(
 ) -> Evaluation:
     """Judge the predictor on these runs.
 
-    ``prior`` is what it knows beforehand of other machines; ``notify`` is told which split is
-    being made.
+    ``prior`` is what it knows beforehand of other machines' GPUs, and is asked of runs on GPUs
+    alone, as in use; ``notify`` is told which split is being made.
     """
     pairs = [(o, c) for o in observations if teaches(o) and (c := Case.of(o)) is not None]
     good = [(o, c) for o, c in pairs if o.reason is None]
@@ -90,7 +91,9 @@ def evaluate(
         notify(name.replace("_", " "))
         found = _Found(targets, rows)
         for train, test in splits(name, rows):
-            found.add(test, teacher.fit(train, test, hides_families=is_of_models(name)))
+            for asked, known in teacher.priors(rows, test):
+                hides = is_of_models(name)
+                found.add(asked, teacher.fit(train, test, prior=known, hides_families=hides))
         for scored, result in found.scores():
             reports[scored].splits[name] = result
     notify("baselines")
@@ -133,7 +136,7 @@ class _Teacher:
         self,
         members: Sequence[Sequence[Pair]],
         families: npt.NDArray[np.str_],
-        prior: tuple[Observation, ...],
+        prior: Prior,
     ) -> None:
         self._members, self._families, self.prior = members, families, prior
 
@@ -141,10 +144,20 @@ class _Teacher:
         """The runs of the training rows."""
         return [o for row in train for o, _ in self._members[int(row)]]
 
-    def fit(self, train: Rows_, test: Rows_, *, hides_families: bool) -> Predictor:
+    def priors(self, rows: Rows, test: Rows_) -> Iterator[tuple[Rows_, Prior]]:
+        """(rows to ask of, what the predictor for them knows beforehand)."""
+        on_gpu = np.array([rows.cases[int(row)].api != "CPU" for row in test], dtype=bool)
+        if not self.prior:
+            yield test, ()
+            return
+        for asked, prior in ((test[on_gpu], self.prior), (test[~on_gpu], ())):
+            if len(asked):
+                yield asked, prior
+
+    def fit(self, train: Rows_, test: Rows_, *, prior: Prior, hides_families: bool) -> Predictor:
         """A predictor that knows the training rows."""
         hidden = set(map(str, self._families[test])) if hides_families else set()
-        return Predictor().fit(self.taught(train), prior=without(self.prior, hidden))
+        return Predictor().fit(self.taught(train), prior=without(prior, hidden))
 
 
 class _Found:

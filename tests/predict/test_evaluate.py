@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from autotune.domain.machine import MachineFacts
 from autotune.features.case import Case
 from autotune.predict.evaluate import SHUFFLED, Evaluation, evaluate
 from autotune.predict.rows import build_rows, family_name
@@ -67,6 +68,22 @@ def test_what_the_prior_says_of_other_machines_is_heard() -> None:
     other = [o for o in everything if o.machine_id != machine and o.decode_tps]
 
     assert evaluate(here, prior=other[::4]).targets != evaluate(here).targets
+
+
+def test_what_the_prior_says_of_gpus_is_not_heard_by_processors() -> None:
+    """As in use."""
+    everything = strangers()
+    machine = everything[0].machine_id
+    here = [o for o in everything if o.machine_id == machine][:20]
+    processor = MachineFacts(cpu="AMD Ryzen 9 5950X 16-Core Processor")
+    on_host = [
+        dataclasses.replace(o, api="CPU", machine=processor, machine_id="host",
+                            config=o.config.replace(n_gpu_layers=0))
+        for o in here
+    ]  # fmt: skip
+    other = [o for o in everything if o.machine_id != machine and o.decode_tps][::4]
+
+    assert evaluate(on_host, prior=other).targets == evaluate(on_host).targets
 
 
 def test_what_the_prior_says_of_judged_machines_is_not_heard() -> None:

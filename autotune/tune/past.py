@@ -50,6 +50,8 @@ def past_answer(
     if not confirmed or any(build not in (None, r.summary.build) for r in confirmed):
         return None
     n_trials = 1 + sum(record.trial.purpose is Purpose.EXPLORE for record in records)
+    if n_trials == 1 and question.study.time_limit_s > study.study.time_limit_s:
+        return None  # it had no time to try anything; now there is more
     runs = [record.run for record in confirmed if record.run is not None]
     answer = _answer(question, store, study, runs, n_trials=n_trials)
     if answer is not None:

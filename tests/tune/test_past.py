@@ -83,6 +83,20 @@ def test_a_stopped_study_goes_on_where_it_was(store: Store) -> None:
     assert answer.n_trials <= question.study.max_trials
 
 
+def test_a_study_that_had_no_time_is_no_answer_to_one_that_has(store: Store) -> None:
+    """Only the default was run; asked again in a hurry that is the answer all the same."""
+    hurried = make_question(store, time_limit_s=1.0)
+    runner = SimulatedRunner(SMALL, TRUTH)
+    answer = tune(
+        hurried, runner=runner, store=store, clock=lambda: runner.elapsed_s, sleep=no_sleep
+    )
+    patient = make_question(store)
+
+    assert (answer.is_default, answer.n_trials) == (True, 1)
+    assert past_answer(hurried, store, build=None, now=now) is not None
+    assert past_answer(patient, store, build=None, now=now) is None
+
+
 def test_trials_of_another_machine_state_are_taken_back(store: Store) -> None:
     """The anchor is twice as slow as before: the search begins anew, and says what it dropped."""
     question = stop_after(store, 4)

@@ -90,9 +90,9 @@ def evaluate(
     for name in split_names():
         notify(name.replace("_", " "))
         found = _Found(targets, rows)
+        hides = is_of_models(name)
         for train, test in splits(name, rows):
             for asked, known in teacher.priors(rows, test):
-                hides = is_of_models(name)
                 found.add(asked, teacher.fit(train, test, prior=known, hides_families=hides))
         for scored, result in found.scores():
             reports[scored].splits[name] = result
@@ -146,10 +146,10 @@ class _Teacher:
 
     def priors(self, rows: Rows, test: Rows_) -> Iterator[tuple[Rows_, Prior]]:
         """(rows to ask of, what the predictor for them knows beforehand)."""
-        on_gpu = np.array([rows.cases[int(row)].api != "CPU" for row in test], dtype=bool)
         if not self.prior:
             yield test, ()
             return
+        on_gpu = np.array([rows.cases[int(row)].api != "CPU" for row in test], dtype=bool)
         for asked, prior in ((test[on_gpu], self.prior), (test[~on_gpu], ())):
             if len(asked):
                 yield asked, prior

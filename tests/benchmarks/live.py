@@ -135,7 +135,9 @@ def _newcomer() -> Config:
 
 def _run(path: Path, config: Config) -> Run:
     trial = Trial(model_path=path, config=config, workload=WORKLOAD, n_reps=2, max_reps=2)
-    return LocalRunner("llama-cpp-python").run(trial)
+    run = LocalRunner("llama-cpp-python").run(trial)
+    assert run.measurement is not None, run.message
+    return run
 
 
 def _seconds(runs: list[Run]) -> list[float]:

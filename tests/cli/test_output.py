@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import pytest
 
@@ -37,36 +37,32 @@ def test_changes_are_what_set_takes(knobs: dict[str, object], text: str) -> None
         assert parse_changes(text.split(), default) == config
 
 
+def make_answer(peak_bytes: int = GIB // 2, **changes: Any) -> Answer:
+    """A winner that beat the default, after five trials."""
+    measured = pool([make_run(peak_rss_bytes=peak_bytes)])
+    defaults: dict[str, Any] = {
+        "study_id": 1, "default": measured, "winner": measured, "is_default": False,
+        "speedup": None, "recommendation": make_recommendation(), "n_trials": 5, "elapsed_s": 60.0,
+    }  # fmt: skip
+    return Answer(**{**defaults, **changes})
+
+
 @pytest.mark.parametrize(
-    ("changes", "line"),
+    ("answer", "line"),
     [
-        ({"is_default": True}, "The default is the answer: nothing beat it beyond noise."),
         (
-            {"is_default": True, "n_trials": 1},
+            make_answer(is_default=True),
+            "The default is the answer: nothing beat it beyond noise.",
+        ),
+        (
+            make_answer(is_default=True, n_trials=1),
             "The default is the answer: nothing else was tried.",
         ),
-        ({"default": None}, "The default does not run here."),
-        ({}, ""),
+        (make_answer(default=None), "The default does not run here."),
+        (make_answer(2 * GIB), "The default does not keep --max-memory 1.00 GiB."),
+        (make_answer(), ""),
     ],
 )
-def test_a_verdict_says_no_more_than_was_found(changes: dict[str, object], line: str) -> None:
-    """What was never tried did not lose."""
-    measured = pool([make_run()])
-    answer = Answer(
-        study_id=1, default=measured, winner=measured, is_default=False, speedup=None,
-        recommendation=make_recommendation(), n_trials=5, elapsed_s=60.0,
-    )  # fmt: skip
-
-    assert verdict_line(dataclasses.replace(answer, **changes), Limits()) == line  # type: ignore[arg-type]
-
-
-def test_a_verdict_names_the_limit_that_the_default_breaks() -> None:
-    """Then it is no answer, however fast."""
-    measured = pool([make_run(peak_rss_bytes=2 * GIB)])
-    answer = Answer(
-        study_id=1, default=measured, winner=measured, is_default=False, speedup=None,
-        recommendation=make_recommendation(), n_trials=5, elapsed_s=60.0,
-    )  # fmt: skip
-
-    told = verdict_line(answer, Limits(memory_bytes=GIB))
-    assert told == "The default does not keep --max-memory 1.00 GiB."
+def test_a_verdict_says_no_more_than_was_found(answer: Answer, line: str) -> None:
+    """What was never tried did not lose; what breaks a limit is no answer, however fast."""
+    assert verdict_line(answer, Limits(memory_bytes=GIB)) == line
